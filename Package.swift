@@ -1,0 +1,109 @@
+// swift-tools-version:6.2
+import PackageDescription
+
+/// The settings that every target of this package is built with.
+let strict: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+]
+
+func library(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+let log = Target.Dependency.product(name: "Logging", package: "swift-log")
+let lifecycle = Target.Dependency.product(
+    name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let httpClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
+let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
+let hummingbirdTesting = Target.Dependency.product(
+    name: "HummingbirdTesting", package: "hummingbird")
+let argumentParser = Target.Dependency.product(
+    name: "ArgumentParser", package: "swift-argument-parser")
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
+
+let package = Package(
+    name: "checkpoint-engine",
+    platforms: [.macOS(.v15)],
+    products: [
+        .executable(name: "checkpoint-engine", targets: ["checkpoint-engine"]),
+        .library(name: "CheckpointModel", targets: ["CheckpointModel"]),
+        .library(name: "CheckpointFiles", targets: ["CheckpointFiles"]),
+        .library(name: "CheckpointEngine", targets: ["CheckpointEngine"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(
+            url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1", traits: []),
+        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+    ],
+    targets: [
+        .target(name: "CNative"),
+        library("CheckpointModel", []),
+        library("CheckpointJSON", []),
+        library("CheckpointFiles", ["CheckpointModel", "CheckpointJSON"]),
+        library("CheckpointPlan", ["CheckpointModel"]),
+        library("CheckpointDevice", ["CNative", "CheckpointModel"]),
+        library(
+            "CheckpointWorker",
+            ["CNative", "CheckpointModel", "CheckpointJSON", httpClient, log, nioCore, nioHTTP1]),
+        library(
+            "CheckpointEngine",
+            [
+                "CheckpointModel", "CheckpointFiles", "CheckpointPlan", "CheckpointDevice",
+                "CheckpointWorker", log,
+            ]),
+        library(
+            "CheckpointControl",
+            [
+                "CheckpointModel", "CheckpointJSON", "CheckpointEngine", hummingbird, log, nioCore,
+            ]),
+        .executableTarget(
+            name: "checkpoint-engine",
+            dependencies: [
+                "CheckpointModel", "CheckpointJSON", "CheckpointFiles", "CheckpointPlan",
+                "CheckpointDevice", "CheckpointWorker", "CheckpointEngine", "CheckpointControl",
+                argumentParser, hummingbird, lifecycle, log,
+            ],
+            path: "Sources/checkpoint-engine",
+            swiftSettings: strict),
+        library(
+            "CheckpointTesting", ["CheckpointModel", "CheckpointDevice", "CheckpointWorker"]),
+        tests("CheckpointModelTests", ["CheckpointModel"]),
+        tests("CheckpointJSONTests", ["CheckpointJSON", "CheckpointTesting"]),
+        tests(
+            "CheckpointFilesTests", ["CheckpointFiles", "CheckpointModel", "CheckpointTesting"]),
+        tests("CheckpointPlanTests", ["CheckpointPlan", "CheckpointModel", "CheckpointTesting"]),
+        tests(
+            "CheckpointDeviceTests",
+            ["CheckpointDevice", "CheckpointModel", "CheckpointTesting", "CNative"]),
+        tests(
+            "CheckpointWorkerTests",
+            ["CheckpointWorker", "CheckpointModel", "CheckpointTesting", "CheckpointJSON"]),
+        tests(
+            "CheckpointEngineTests",
+            [
+                "CheckpointEngine", "CheckpointModel", "CheckpointFiles", "CheckpointDevice",
+                "CheckpointWorker", "CheckpointPlan", "CheckpointTesting", log,
+            ]),
+        tests(
+            "CheckpointControlTests",
+            [
+                "CheckpointControl", "CheckpointEngine", "CheckpointModel", "CheckpointTesting",
+                "CheckpointDevice", "CheckpointJSON", hummingbird, hummingbirdTesting, log,
+            ]),
+    ]
+)
