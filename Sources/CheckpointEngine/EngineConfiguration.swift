@@ -1,0 +1,36 @@
+/// Everything that a ``CheckpointEngine`` is told at its start; built once, in `main`.
+public struct EngineConfiguration: Hashable, Sendable {
+    /// Where the pool's files lie: a directory on a tmpfs.
+    public let sharedMemoryDirectory: String
+    /// Where the directory for worker sockets is made.
+    public let runtimeDirectory: String
+    /// The most bytes that checkpoints may take in shared memory; `nil` takes what the file system
+    /// and the machine have.
+    public let memoryByteCountMax: Int?
+    /// Threads that read files; `nil` chooses by the number of cores.
+    public let readThreadCount: Int?
+    /// Bucket size for reloads.
+    public let bucketByteCountMax: Int
+    /// Path of `libzmq.so`, tried before all others.
+    public let zeroMQPath: String?
+    /// Ended updates that are remembered.
+    public let updateHistoryCountMax: Int
+
+    public static let bucketByteCountDefault = 512 << 20
+    public static let updateHistoryCountDefault = 256
+
+    public init(
+        sharedMemoryDirectory: String = "/dev/shm", runtimeDirectory: String = "/tmp",
+        memoryByteCountMax: Int? = nil, readThreadCount: Int? = nil,
+        bucketByteCountMax: Int = Self.bucketByteCountDefault, zeroMQPath: String? = nil,
+        updateHistoryCountMax: Int = Self.updateHistoryCountDefault
+    ) {
+        self.sharedMemoryDirectory = sharedMemoryDirectory
+        self.runtimeDirectory = runtimeDirectory
+        self.memoryByteCountMax = memoryByteCountMax
+        self.readThreadCount = readThreadCount
+        self.bucketByteCountMax = bucketByteCountMax
+        self.zeroMQPath = zeroMQPath
+        self.updateHistoryCountMax = updateHistoryCountMax
+    }
+}

@@ -1,0 +1,26 @@
+/// Counters and gauges since the engine's start, for `/metrics`.
+public struct EngineStatistics: Hashable, Sendable {
+    public var checkpoints = 0
+    /// Bytes of shared memory in the pool that registered checkpoints use.
+    public var pooledBytes = 0
+    /// Bytes of shared memory that are kept for the next version.
+    public var retainedBytes = 0
+    public var inPlaceBytes = 0
+    public var registrations = 0
+    public var registrationFailures = 0
+    public var registeredBytes = 0
+    public var registerSeconds = 0.0
+    public var updatesRunning = 0
+    public var updatesSucceeded = 0
+    /// By error code.
+    public var updatesFailed: [String: Int] = [:]
+    /// Once for each worker.
+    public var deliveredBytes = 0
+    public var updateSeconds = 0.0
+    /// Duration of the last successful update; `nil` before the first.
+    public var lastUpdateSeconds: Double?
+    /// Seconds by stage, summed over updates.
+    public var stageSeconds: [UpdateStatus.Stage: Double] = [:]
+
+    public init() {}
+}

@@ -1,0 +1,49 @@
+/// The global metas in the JSON form that the PyPI package reads and writes from 0.4.2 on: which rank
+/// holds which tensors, in buffers of what size.
+public struct MetasDocument: Codable, Hashable, Sendable {
+    public struct Parameter: Codable, Hashable, Sendable {
+        public let name: String
+        /// `torch.bfloat16`, …
+        public let dtype: String
+        public let shape: [Int]
+        /// Bytes that the tensor takes in its buffer, up to the next tensor.
+        public let alignedSize: Int
+
+        enum CodingKeys: String, CodingKey {
+            case name, dtype, shape
+            case alignedSize = "aligned_size"
+        }
+    }
+
+    public struct Buffer: Codable, Hashable, Sendable {
+        public let metas: [Parameter]
+        /// The buffer's address in the process that holds it; zero while no peer may read it.
+        public let ptr: Int
+        public let size: Int
+    }
+
+    public struct Rank: Codable, Hashable, Sendable {
+        public let p2pStoreAddress: String?
+        public let buffers: [Buffer]
+        public let rdmaDevice: String
+
+        enum CodingKeys: String, CodingKey {
+            case p2pStoreAddress = "p2p_store_addr"
+            case buffers = "memory_buffer_metas_list"
+            case rdmaDevice = "rdma_device"
+        }
+    }
+
+    /// By rank.
+    public let ranks: [Int: Rank]
+
+    public init(ranks: [Int: Rank]) { self.ranks = ranks }
+
+    public init(from decoder: any Decoder) throws {
+        ranks = try [Int: Rank](from: decoder)
+    }
+
+    public func encode(to encoder: any Encoder) throws {
+        try ranks.encode(to: encoder)
+    }
+}

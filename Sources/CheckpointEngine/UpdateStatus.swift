@@ -1,0 +1,121 @@
+/// What the engine tells about one update, running or ended.
+public struct UpdateStatus: Codable, Hashable, Sendable {
+    public enum State: String, Codable, Sendable {
+        case running, succeeded, failed
+    }
+
+    /// The step that the update is in, or ended in.
+    public enum Stage: String, Codable, Sendable, CaseIterable {
+        /// The engines are asked to start, their workers connect and say hello.
+        case handshake
+        /// The catalog is exchanged and mapped.
+        case catalog
+        /// Buckets are loaded by the workers.
+        case reload
+        /// The workers let go of shared memory.
+        case release
+        /// The workers finish the load.
+        case commit
+        /// The engines answer, caches are reset.
+        case finish
+    }
+
+    public struct Worker: Codable, Hashable, Sendable {
+        /// `CPU-0`, `GPU-…`.
+        public let id: String
+        /// The URL of its engine.
+        public let engine: String
+        /// Zero before its hello.
+        public let pid: Int
+        public let software: String
+        public let loadedBytes: Int
+        public let committed: Bool
+        /// Time that the worker itself spent loading, in seconds.
+        public let loadSeconds: Double
+
+        enum CodingKeys: String, CodingKey {
+            case id, engine, pid, software, committed
+            case loadedBytes = "loaded_bytes"
+            case loadSeconds = "load_seconds"
+        }
+
+        public init(
+            id: String, engine: String, pid: Int, software: String, loadedBytes: Int,
+            committed: Bool, loadSeconds: Double
+        ) {
+            self.id = id
+            self.engine = engine
+            self.pid = pid
+            self.software = software
+            self.loadedBytes = loadedBytes
+            self.committed = committed
+            self.loadSeconds = loadSeconds
+        }
+    }
+
+    public struct Failure: Codable, Hashable, Sendable {
+        public let code: String
+        public let message: String
+        public let cause: String?
+        public init(code: String, message: String, cause: String?) {
+            self.code = code
+            self.message = message
+            self.cause = cause
+        }
+    }
+
+    public struct StageTime: Codable, Hashable, Sendable {
+        public let stage: Stage
+        /// Seconds from the start of the update.
+        public let start: Double
+        public let seconds: Double
+        /// Bytes that the stage handled: once for each worker.
+        public let bytes: Int
+
+        public init(stage: Stage, start: Double, seconds: Double, bytes: Int) {
+            self.stage = stage
+            self.start = start
+            self.seconds = seconds
+            self.bytes = bytes
+        }
+    }
+
+    public let id: String
+    public let checkpoint: String
+    public var state: State
+    public var stage: Stage
+    /// Bytes of the checkpoint.
+    public let bytes: Int
+    public let tensors: Int
+    public let buckets: Int
+    /// Bytes that every worker has loaded: the slowest worker's count.
+    public var loadedBytes: Int
+    public var seconds: Double
+    public var stages: [StageTime]
+    public var workers: [Worker]
+    public var error: Failure?
+
+    enum CodingKeys: String, CodingKey {
+        case id, checkpoint, state, stage, bytes, tensors, buckets, seconds, stages, workers, error
+        case loadedBytes = "loaded_bytes"
+    }
+
+    public init(
+        id: String, checkpoint: String, state: State, stage: Stage, bytes: Int, tensors: Int,
+        buckets: Int, loadedBytes: Int, seconds: Double, stages: [StageTime], workers: [Worker],
+        error: Failure?
+    ) {
+        self.id = id
+        self.checkpoint = checkpoint
+        self.state = state
+        self.stage = stage
+        self.bytes = bytes
+        self.tensors = tensors
+        self.buckets = buckets
+        self.loadedBytes = loadedBytes
+        self.seconds = seconds
+        self.stages = stages
+        self.workers = workers
+        self.error = error
+    }
+}
