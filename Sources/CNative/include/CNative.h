@@ -1,0 +1,9 @@
+// ABI of the native calls that the project resolves or makes at run time. Nothing here links: every
+// library is loaded by name.
+#ifndef CHECKPOINT_ENGINE_CNATIVE_H
+#define CHECKPOINT_ENGINE_CNATIVE_H
+
+#include "CNativeSystem.h"
+#include "CNativeZeroMQ.h"
+
+#endif

@@ -1,0 +1,12 @@
+// System calls and texts that Swift cannot import as they are: variadic functions and extensions.
+// The header includes no system header, so that those stay in one module.
+#ifndef CHECKPOINT_ENGINE_CNATIVE_SYSTEM_H
+#define CHECKPOINT_ENGINE_CNATIVE_SYSTEM_H
+
+// open(2) with a mode.
+int ce_open(const char *path, int flags, unsigned int mode);
+
+// The text of an error number, a constant string; NULL for a number without one. (glibc 2.32)
+const char *ce_error_text(int number);
+
+#endif

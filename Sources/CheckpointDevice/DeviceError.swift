@@ -1,0 +1,29 @@
+/// What went wrong with memory, files or devices of this host; the target's only error type.
+public struct DeviceError: Error, Sendable, CustomStringConvertible {
+    public enum Code: Sendable, Hashable {
+        /// The bytes asked for do not fit.
+        case insufficientMemory
+        /// A system call failed.
+        case systemCall
+        /// A path is not what it has to be.
+        case unusablePath
+    }
+
+    public let code: Code
+    public let message: String
+    /// The C function that failed, and its raw error number.
+    public let call: String?
+    public let errorNumber: Int32?
+
+    init(_ code: Code, _ message: String, call: String? = nil, errorNumber: Int32? = nil) {
+        self.code = code
+        self.message = message
+        self.call = call
+        self.errorNumber = errorNumber
+    }
+
+    public var description: String {
+        guard let call, let errorNumber else { return message }
+        return "\(message) (\(call): \(SystemText.of(errorNumber)))"
+    }
+}

@@ -1,0 +1,5 @@
+/// Names that every process of the project shares.
+public enum PoolNames {
+    /// How the private directories start: `checkpoint-engine-UID-PID-RANDOM`.
+    public static let prefix = "checkpoint-engine"
+}
