@@ -1,74 +1,112 @@
+import CheckpointDevice
 public import CheckpointModel
+import CheckpointPlan
+import CheckpointWorker
 public import Logging
 
 /// Register · gather · update: the public face of the engine, and the only place that composes the
 /// targets underneath. All blocking work runs on threads of its own.
+///
+/// The owner calls ``shutDown()`` in the end: it removes every file and socket that the engine made.
 public actor CheckpointEngine {
     let configuration: EngineConfiguration
     let logger: Logger
+    let pool: SegmentPool
+    let sockets: PrivateDirectory
+    let context: ZeroMQContext
+    let client = EngineClient()
+    var entries: [CheckpointName: RegistryEntry] = [:]
+    var gathered = MetasDocument(ranks: [:])
+    var history: UpdateHistory
+    var running: [String: RunningUpdate] = [:]
+    /// Engines whose last update failed after its first bucket.
+    var mixedEngines: Set<String> = []
+    var counters = EngineStatistics()
+    var isStopping = false
 
-    /// Checks the directories, sweeps what a killed daemon left behind, loads ZeroMQ.
+    /// An update's task and the way to stop it.
+    struct RunningUpdate {
+        let task: Task<Void, Never>
+        let signal: LinkSignal
+        let engines: Set<String>
+    }
+
+    /// Makes the private directories, sweeping what killed daemons of the same user left behind, and loads
+    /// ZeroMQ.
     public init(configuration: EngineConfiguration, logger: Logger) throws(EngineError) {
+        do throws(WorkerError) {
+            self.context = try ZeroMQContext(libraryNames: configuration.zeroMQLibraryNames)
+        } catch {
+            throw EngineError(error)
+        }
+        do throws(DeviceError) {
+            self.pool = try SegmentPool(
+                directory: configuration.sharedMemoryDirectory,
+                byteCountMax: configuration.memoryByteCountMax)
+            self.sockets = try PrivateDirectory(
+                parent: configuration.runtimeDirectory, prefix: PoolNames.prefix)
+        } catch {
+            throw EngineError(error)
+        }
         self.configuration = configuration
         self.logger = logger
-        fatalError("in progress")
+        self.history = UpdateHistory(countMax: configuration.updateHistoryCountMax)
     }
 
-    /// Registers the checkpoint that `paths` name (safetensors files, directories or index files)
-    /// under a free name. `progress` gets bytes done and bytes in all, at most ten times a second.
-    /// With `consumes`, files in shared memory are deleted when the checkpoint is unregistered,
-    /// provided that an update from it has succeeded.
-    @discardableResult
-    public func register(
-        _ name: CheckpointName, paths: [String], consumes: Bool = false,
-        progress: (@Sendable (_ done: Int, _ total: Int) -> Void)? = nil
-    ) async throws(EngineError) -> CheckpointSummary { fatalError("in progress") }
-
-    /// Forgets the checkpoint. Its memory is kept for the next version of equal layout, unless
-    /// `releasesMemory` gives it back to the system.
-    public func unregister(_ name: CheckpointName, releasesMemory: Bool = false)
-        async throws(EngineError)
-    { fatalError("in progress") }
-
-    public func checkpoints() -> [CheckpointSummary] { fatalError("in progress") }
+    /// The checkpoints by name.
+    public func checkpoints() -> [CheckpointSummary] {
+        entries.values.map(\.summary).sorted { $0.name < $1.name }
+    }
 
     public func checkpoint(_ name: CheckpointName) throws(EngineError) -> CheckpointSummary {
-        fatalError("in progress")
+        try entry(name).summary
     }
 
-    /// Publishes the checkpoint's metas: from here on ``metas()`` describes it.
-    @discardableResult
-    public func gatherMetas(_ name: CheckpointName) throws(EngineError) -> MetasDocument {
-        fatalError("in progress")
+    /// Counters since the start and gauges of now.
+    public func statistics() -> EngineStatistics {
+        var statistics = counters
+        let usage = pool.usage
+        statistics.checkpoints = entries.count
+        statistics.pooledBytes = usage.usedByteCount
+        statistics.retainedBytes = usage.retainedByteCount
+        statistics.inPlaceBytes = entries.values.reduce(0) { $0 + $1.summary.inPlaceBytes }
+        statistics.updatesRunning = running.count
+        return statistics
     }
-
-    /// The metas that were gathered last; empty before.
-    public func metas() -> MetasDocument { fatalError("in progress") }
-
-    /// Starts an update and returns its first status at once. One update runs at a time on a
-    /// worker's engine; a second for a checkpoint or engine that is being updated is refused.
-    /// The update goes on when its caller goes away.
-    public func startUpdate(_ name: CheckpointName, _ request: UpdateRequest)
-        throws(EngineError) -> UpdateStatus
-    { fatalError("in progress") }
-
-    /// Waits until the update has ended. Returns the final status, also of a failed update.
-    /// Cancelling the waiting task ends the wait, not the update.
-    public func finishedUpdate(_ id: String) async throws(EngineError) -> UpdateStatus {
-        fatalError("in progress")
-    }
-
-    public func update(_ id: String) throws(EngineError) -> UpdateStatus {
-        fatalError("in progress")
-    }
-
-    /// Ends a running update with ``EngineError/Code/cancelled``.
-    public func cancelUpdate(_ id: String, reason: String) throws(EngineError) {
-        fatalError("in progress")
-    }
-
-    public func statistics() -> EngineStatistics { fatalError("in progress") }
 
     /// Cancels what runs, waits for it, and removes every socket and file that the engine made.
-    public func shutDown() async { fatalError("in progress") }
+    public func shutDown() async {
+        isStopping = true
+        for update in running.values {
+            update.signal.fail(WorkerError(.cancelled, "the daemon is stopping"))
+            update.task.cancel()
+        }
+        for entry in entries.values {
+            if case .registering(let progress) = entry.state { progress.cancel() }
+        }
+        for update in running.values { await update.task.value }
+        while entries.values.contains(where: \.isRegistering) {
+            try? await Task.sleep(for: .milliseconds(10))
+        }
+        for entry in entries.values { removeConsumed(entry) }
+        entries = [:]
+        pool.close()
+        sockets.remove()
+        await client.shutDown()
+    }
+
+    func entry(_ name: CheckpointName) throws(EngineError) -> RegistryEntry {
+        guard let entry = entries[name] else {
+            let known = entries.keys.map(\.description).sorted().joined(separator: ", ")
+            throw EngineError(
+                .notFound,
+                "no checkpoint is registered as \(name); registered are: "
+                    + (known.isEmpty ? "none" : known))
+        }
+        return entry
+    }
+
+    func checkRunning() throws(EngineError) {
+        if isStopping { throw EngineError(.cancelled, "the daemon is stopping") }
+    }
 }

@@ -11,18 +11,19 @@ public struct EngineConfiguration: Hashable, Sendable {
     public let readThreadCount: Int?
     /// Bucket size for reloads.
     public let bucketByteCountMax: Int
-    /// Path of `libzmq.so`, tried before all others.
-    public let zeroMQPath: String?
+    /// Names and paths of ZeroMQ's library, tried in this order.
+    public let zeroMQLibraryNames: [String]
     /// Ended updates that are remembered.
     public let updateHistoryCountMax: Int
 
     public static let bucketByteCountDefault = 512 << 20
     public static let updateHistoryCountDefault = 256
+    public static let zeroMQLibraryNamesDefault = ["libzmq.so.5", "libzmq.so"]
 
     public init(
         sharedMemoryDirectory: String = "/dev/shm", runtimeDirectory: String = "/tmp",
         memoryByteCountMax: Int? = nil, readThreadCount: Int? = nil,
-        bucketByteCountMax: Int = Self.bucketByteCountDefault, zeroMQPath: String? = nil,
+        bucketByteCountMax: Int = Self.bucketByteCountDefault, zeroMQLibraryNames: [String] = Self.zeroMQLibraryNamesDefault,
         updateHistoryCountMax: Int = Self.updateHistoryCountDefault
     ) {
         self.sharedMemoryDirectory = sharedMemoryDirectory
@@ -30,7 +31,7 @@ public struct EngineConfiguration: Hashable, Sendable {
         self.memoryByteCountMax = memoryByteCountMax
         self.readThreadCount = readThreadCount
         self.bucketByteCountMax = bucketByteCountMax
-        self.zeroMQPath = zeroMQPath
+        self.zeroMQLibraryNames = zeroMQLibraryNames
         self.updateHistoryCountMax = updateHistoryCountMax
     }
 }

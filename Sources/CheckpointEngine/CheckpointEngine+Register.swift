@@ -1,0 +1,115 @@
+import CheckpointDevice
+import CheckpointFiles
+public import CheckpointModel
+
+extension CheckpointEngine {
+    /// Registers the checkpoint that `paths` name (safetensors files, directories or index files)
+    /// under a free name. `progress` gets bytes done and bytes in all, at most ten times a second.
+    /// With `consumes`, files in shared memory are deleted when the checkpoint is unregistered,
+    /// provided that an update from it has succeeded. Cancelling the task ends the registration.
+    @discardableResult
+    public func register(
+        _ name: CheckpointName, paths: [String], consumes: Bool = false,
+        progress onProgress: (@Sendable (_ done: Int, _ total: Int) -> Void)? = nil
+    ) async throws(EngineError) -> CheckpointSummary {
+        try checkRunning()
+        guard entries[name] == nil else {
+            throw EngineError(
+                .alreadyExists,
+                "a checkpoint is registered as \(name) already and stays so; unregister it first, or "
+                    + "choose another name")
+        }
+        let progress = RegistrationProgress()
+        entries[name] = RegistryEntry(
+            name: name, consumes: consumes, state: .registering(progress))
+        do throws(EngineError) {
+            let registration = Registration(
+                paths: paths, pool: pool, readThreadCount: configuration.readThreadCount,
+                progress: progress, onProgress: onProgress)
+            let registered = try await withTaskCancellationHandler {
+                () async throws(EngineError) in
+                try await BlockingThread.run("ckpt-register") { () throws(EngineError) in
+                    try registration.run()
+                }
+            } onCancel: {
+                progress.cancel()
+            }
+            return finished(name, registered)
+        } catch {
+            entries[name] = nil
+            counters.registrationFailures += 1
+            throw error
+        }
+    }
+
+    private func finished(_ name: CheckpointName, _ registered: RegisteredCheckpoint)
+        -> CheckpointSummary
+    {
+        entries[name]?.state = .ready(registered)
+        counters.registrations += 1
+        counters.registeredBytes += registered.source.catalog.byteCount
+        counters.registerSeconds += registered.seconds
+        logger.info(
+            "checkpoint registered",
+            metadata: [
+                "checkpoint": "\(name)", "tensors": "\(registered.source.catalog.tensors.count)",
+                "bytes": "\(registered.source.catalog.byteCount)",
+                "in_place_bytes": "\(registered.inPlaceByteCount)",
+                "seconds": "\(registered.seconds)",
+            ])
+        // The entry is there: only this call replaces or removes a registering one.
+        return RegistryEntry(
+            name: name, consumes: entries[name]?.consumes ?? false, state: .ready(registered)
+        ).summary
+    }
+
+    /// Forgets the checkpoint. Its memory is kept for the next version of equal layout, unless
+    /// `releasesMemory` gives it, and all else that is kept, back to the system.
+    public func unregister(_ name: CheckpointName, releasesMemory: Bool = false)
+        throws(EngineError)
+    {
+        let entry = try entry(name)
+        if let update = entry.runningUpdate {
+            throw EngineError(
+                .busy, "\(name) is being delivered by \(update); wait for its end, or cancel it")
+        }
+        guard case .ready(let registered) = entry.state else {
+            throw EngineError(.busy, "\(name) is still being registered; wait for its end")
+        }
+        removeConsumed(entry)
+        entries[name] = nil
+        pool.release(registered.segments, retains: !releasesMemory)
+        if releasesMemory { pool.releaseRetained() }
+        logger.info("checkpoint unregistered", metadata: ["checkpoint": "\(name)"])
+    }
+
+    /// Deletes the source files in shared memory where that was asked for and an update has succeeded.
+    func removeConsumed(_ entry: RegistryEntry) {
+        guard entry.consumes, entry.hasUpdated, case .ready(let registered) = entry.state else {
+            return
+        }
+        for shard in registered.source.shards where shard.isSharedMemory {
+            do throws(FilesError) {
+                try shard.checkUnchanged()
+                try shard.remove()
+            } catch {
+                logger.warning(
+                    "a consumed file was not deleted",
+                    metadata: ["file": "\(shard.path)", "error": "\(error)"])
+            }
+        }
+    }
+
+    /// Publishes the checkpoint's metas: from here on ``metas()`` describes it.
+    @discardableResult
+    public func gatherMetas(_ name: CheckpointName) throws(EngineError) -> MetasDocument {
+        guard case .ready(let registered) = try entry(name).state else {
+            throw EngineError(.busy, "\(name) is still being registered; wait for its end")
+        }
+        gathered = MetasDocument(catalog: registered.source.catalog)
+        return gathered
+    }
+
+    /// The metas that were gathered last; empty before.
+    public func metas() -> MetasDocument { gathered }
+}

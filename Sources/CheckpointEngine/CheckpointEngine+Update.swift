@@ -1,0 +1,213 @@
+public import CheckpointModel
+import CheckpointPlan
+import CheckpointWorker
+
+extension CheckpointEngine {
+    /// Starts an update and returns its first status at once. One update runs at a time on an
+    /// engine and from a checkpoint; a second is refused. The update goes on when its caller goes away.
+    public func startUpdate(_ name: CheckpointName, _ request: UpdateRequest)
+        throws(EngineError) -> UpdateStatus
+    {
+        try checkRunning()
+        let addresses = try Self.addresses(request)
+        let registered = try registered(name, for: addresses)
+        let plan = UpdatePlan(
+            catalog: registered.source.catalog,
+            bucketByteCountMax: configuration.bucketByteCountMax)
+        let record = UpdateRecord(Self.status(id: history.nextID(), name, plan))
+        let job = UpdateJob(
+            id: record.id, checkpoint: name, registered: registered, plan: plan,
+            engines: zip(addresses, request.instances).map { ($0, $1.workerCount) },
+            deadline: .now + .seconds(request.timeoutSeconds),
+            resetsPrefixCache: request.resetsPrefixCache, socketDirectory: sockets.path,
+            context: context, client: client, signal: try makeSignal(), record: record)
+        entries[name]?.runningUpdate = record.id
+        history.append(record)
+        running[record.id] = RunningUpdate(
+            task: Task { await self.run(job) }, signal: job.signal,
+            engines: Set(addresses.map(\.description)))
+        return record.status
+    }
+
+    /// Waits until the update has ended. Returns the final status, also of a failed update.
+    /// Cancelling the waiting task ends the wait, not the update.
+    public func finishedUpdate(_ id: String) async throws(EngineError) -> UpdateStatus {
+        await (try record(id)).finished()
+    }
+
+    public func update(_ id: String) throws(EngineError) -> UpdateStatus {
+        try record(id).status
+    }
+
+    /// Ends a running update with ``EngineError/Code/cancelled``.
+    public func cancelUpdate(_ id: String, reason: String) throws(EngineError) {
+        _ = try record(id)
+        guard let update = running[id] else {
+            throw EngineError(.busy, "\(id) has ended already")
+        }
+        update.signal.fail(WorkerError(.cancelled, reason))
+        update.task.cancel()
+    }
+
+    /// Waits until every engine answers that it is ready; `progress` is told what is waited for.
+    public nonisolated func waitUntilReady(
+        _ instances: [EngineInstance], timeoutSeconds: Double,
+        progress: @escaping @Sendable (_ engine: String, _ lastAnswer: String) -> Void
+    ) async throws(EngineError) {
+        let deadline = ContinuousClock.now + .seconds(timeoutSeconds)
+        for instance in instances {
+            do throws(WorkerError) {
+                let address = try EngineAddress(
+                    updateURL: instance.updateURL, unixSocketPath: instance.unixSocketPath)
+                try await client.waitUntilReady(address, deadline: deadline) {
+                    progress(address.description, $0)
+                }
+            } catch {
+                throw EngineError(error)
+            }
+        }
+    }
+
+    private func record(_ id: String) throws(EngineError) -> UpdateRecord {
+        guard let record = history[id] else {
+            throw EngineError(
+                .notFound,
+                "there is no update \(id); the last \(configuration.updateHistoryCountMax) are kept")
+        }
+        return record
+    }
+}
+
+// MARK: - Checks
+
+extension CheckpointEngine {
+    private static func addresses(_ request: UpdateRequest) throws(EngineError) -> [EngineAddress] {
+        guard !request.instances.isEmpty else {
+            throw EngineError(.invalidArgument, "the update names no engine")
+        }
+        guard request.timeoutSeconds > 0,
+            request.timeoutSeconds <= UpdateRequest.timeoutSecondsMax
+        else {
+            throw EngineError(
+                .invalidArgument,
+                "the timeout is \(request.timeoutSeconds) s; it has to be above 0 and at most "
+                    + "\(UpdateRequest.timeoutSecondsMax) s")
+        }
+        var addresses: [EngineAddress] = []
+        for instance in request.instances {
+            do throws(WorkerError) {
+                addresses.append(
+                    try EngineAddress(
+                        updateURL: instance.updateURL, unixSocketPath: instance.unixSocketPath))
+            } catch {
+                throw EngineError(error)
+            }
+            if let count = instance.workerCount, !(1...4096).contains(count) {
+                throw EngineError(
+                    .invalidArgument,
+                    "\(instance.updateURL) cannot have \(count) workers; 1 to 4096 are possible")
+            }
+        }
+        guard Set(addresses.map(\.description)).count == addresses.count else {
+            throw EngineError(.invalidArgument, "the update names an engine twice")
+        }
+        return addresses
+    }
+
+    private func registered(_ name: CheckpointName, for addresses: [EngineAddress])
+        throws(EngineError) -> RegisteredCheckpoint
+    {
+        let entry = try entry(name)
+        guard case .ready(let registered) = entry.state else {
+            throw EngineError(.busy, "\(name) is still being registered; wait for its end")
+        }
+        if let update = entry.runningUpdate {
+            throw EngineError(.busy, "\(name) is being delivered by \(update); wait for its end")
+        }
+        for address in addresses {
+            let other = running.first { $0.value.engines.contains(address.description) }
+            if let other {
+                throw EngineError(
+                    .busy, "the engine at \(address) is being updated by \(other.key)")
+            }
+        }
+        return registered
+    }
+
+    private func makeSignal() throws(EngineError) -> LinkSignal {
+        do throws(WorkerError) { return try LinkSignal() } catch { throw EngineError(error) }
+    }
+
+    private static func status(id: String, _ name: CheckpointName, _ plan: UpdatePlan)
+        -> UpdateStatus
+    {
+        UpdateStatus(
+            id: id, checkpoint: name.description, state: .running, stage: .handshake,
+            bytes: plan.byteCount, tensors: plan.order.count, buckets: plan.buckets.count,
+            loadedBytes: 0, seconds: 0, stages: [], workers: [], error: nil)
+    }
+}
+
+// MARK: - The task of one update
+
+extension CheckpointEngine {
+    private func run(_ job: UpdateJob) async {
+        do throws(EngineError) {
+            try await job.run()
+            ended(job, failure: nil)
+        } catch {
+            ended(job, failure: error)
+        }
+    }
+
+    private func ended(_ job: UpdateJob, failure: EngineError?) {
+        let engines = job.engines.map(\.address.description)
+        var failure = failure
+        if let error = failure, job.record.touchesWeights {
+            mixedEngines.formUnion(engines)
+            failure = EngineError(
+                error.code,
+                "\(error.message). \(engines.joined(separator: ", ")) may hold a mixture of old and "
+                    + "new weights until an update succeeds", cause: error.cause)
+        }
+        if failure == nil { mixedEngines.subtract(engines) }
+        running[job.id] = nil
+        entries[job.checkpoint]?.runningUpdate = nil
+        if failure == nil { entries[job.checkpoint]?.hasUpdated = true }
+        job.record.finish(failure)
+        count(job.record.status, failure)
+        log(job.record.status)
+    }
+
+    private func count(_ status: UpdateStatus, _ failure: EngineError?) {
+        for stage in status.stages { counters.stageSeconds[stage.stage, default: 0] += stage.seconds }
+        counters.deliveredBytes += status.workers.reduce(0) { $0 + $1.loadedBytes }
+        guard let failure else {
+            counters.updatesSucceeded += 1
+            counters.updateSeconds += status.seconds
+            counters.lastUpdateSeconds = status.seconds
+            return
+        }
+        counters.updatesFailed[failure.code.rawValue, default: 0] += 1
+    }
+
+    private func log(_ status: UpdateStatus) {
+        if let error = status.error {
+            logger.error(
+                "update failed",
+                metadata: [
+                    "update": "\(status.id)", "checkpoint": "\(status.checkpoint)",
+                    "code": "\(error.code)", "error": "\(error.message)",
+                    "seconds": "\(status.seconds)",
+                ])
+            return
+        }
+        logger.info(
+            "update committed",
+            metadata: [
+                "update": "\(status.id)", "checkpoint": "\(status.checkpoint)",
+                "workers": "\(status.workers.count)", "bytes": "\(status.bytes)",
+                "seconds": "\(status.seconds)",
+            ])
+    }
+}

@@ -1,0 +1,130 @@
+import CheckpointWorker
+import Synchronization
+
+/// The state of one update, written by its task and the link's thread and read by everyone.
+final class UpdateRecord: Sendable {
+    private struct State {
+        var status: UpdateStatus
+        var stageStarts: [(UpdateStatus.Stage, ContinuousClock.Instant)] = []
+        var waiters: [Int: CheckedContinuation<UpdateStatus, Never>] = [:]
+        var nextWaiter = 0
+        var touchesWeights = false
+    }
+
+    let id: String
+    let start = ContinuousClock.now
+    private let state: Mutex<State>
+
+    init(_ status: UpdateStatus) {
+        self.id = status.id
+        self.state = Mutex(State(status: status, stageStarts: [(.handshake, start)]))
+    }
+
+    /// The status now; a running update's clock goes on.
+    var status: UpdateStatus {
+        state.withLock { state in
+            guard state.status.state == .running else { return state.status }
+            return Self.timed(state, start: start, end: .now)
+        }
+    }
+
+    /// Whether any worker has begun to load.
+    var touchesWeights: Bool { state.withLock { $0.touchesWeights } }
+
+    /// Takes over what the link reports.
+    func report(
+        _ progress: SessionProgress, touchesWeights: Bool, endpoints: [WorkerEndpoint]
+    ) {
+        state.withLock { state in
+            guard state.status.state == .running else { return }
+            state.touchesWeights = touchesWeights
+            state.stageStarts = progress.stageStarts.map { (Self.stage($0.stage), $0.at) }
+            state.status.stage = Self.stage(progress.stage)
+            state.status.workers = zip(progress.workers, endpoints).map(Self.worker)
+            state.status.loadedBytes = progress.workers.map(\.loadedByteCount).min() ?? 0
+        }
+    }
+
+    func enter(_ stage: UpdateStatus.Stage) {
+        state.withLock { state in
+            state.status.stage = stage
+            state.stageStarts.append((stage, .now))
+        }
+    }
+
+    /// Ends the update and wakes whoever waits for it. The first call counts.
+    func finish(_ failure: EngineError?) {
+        let (waiters, status) = state.withLock { state in
+            if state.status.state == .running {
+                state.status = Self.timed(state, start: start, end: .now)
+                state.status.state = failure == nil ? .succeeded : .failed
+                state.status.error = failure.map {
+                    UpdateStatus.Failure(
+                        code: $0.code.rawValue, message: $0.message, cause: $0.cause)
+                }
+            }
+            defer { state.waiters = [:] }
+            return (state.waiters.values, state.status)
+        }
+        for waiter in waiters { waiter.resume(returning: status) }
+    }
+
+    /// Waits for the end; cancelling the task ends the wait with the status of that moment.
+    func finished() async -> UpdateStatus {
+        let number = state.withLock { state in
+            defer { state.nextWaiter += 1 }
+            return state.nextWaiter
+        }
+        return await withTaskCancellationHandler {
+            await withCheckedContinuation { continuation in
+                let status: UpdateStatus? = state.withLock { state in
+                    if state.status.state != .running || Task.isCancelled { return state.status }
+                    state.waiters[number] = continuation
+                    return nil
+                }
+                if let status { continuation.resume(returning: status) }
+            }
+        } onCancel: {
+            let waiter = state.withLock { ($0.waiters.removeValue(forKey: number), $0.status) }
+            waiter.0?.resume(returning: waiter.1)
+        }
+    }
+}
+
+extension UpdateRecord {
+    private static func timed(
+        _ state: State, start: ContinuousClock.Instant, end: ContinuousClock.Instant
+    ) -> UpdateStatus {
+        var status = state.status
+        status.seconds = start.duration(to: end).inSeconds
+        let loaded = status.workers.reduce(0) { $0 + $1.loadedBytes }
+        let ends = state.stageStarts.dropFirst().map(\.1) + [end]
+        status.stages = zip(state.stageStarts, ends).map { begin, end in
+            UpdateStatus.StageTime(
+                stage: begin.0, start: start.duration(to: begin.1).inSeconds,
+                seconds: begin.1.duration(to: end).inSeconds,
+                bytes: begin.0 == .reload ? loaded : 0)
+        }
+        return status
+    }
+
+    private static func stage(_ stage: SessionStage) -> UpdateStatus.Stage {
+        switch stage {
+        case .handshake: .handshake
+        case .catalog: .catalog
+        case .reload: .reload
+        case .release: .release
+        case .commit: .commit
+        }
+    }
+
+    private static func worker(_ report: WorkerReport, _ endpoint: WorkerEndpoint)
+        -> UpdateStatus.Worker
+    {
+        UpdateStatus.Worker(
+            id: endpoint.id.description, engine: endpoint.engine, pid: report.hello?.pid ?? 0,
+            software: report.hello?.software ?? "", loadedBytes: report.loadedByteCount,
+            committed: report.isCommitted,
+            loadSeconds: Double(report.loadMicroseconds + report.commitMicroseconds) / 1e6)
+    }
+}

@@ -1,0 +1,260 @@
+import CNative
+import CheckpointModel
+import Glibc
+
+/// Carries out one ``UpdateSession``: sockets in, actions out, on the calling thread.
+///
+/// The call blocks until the update is over, for at most the deadline and the grace time; give it a
+/// thread of its own. Other threads reach it through ``LinkSignal``.
+public struct WorkerLink {
+    public struct Configuration: Sendable {
+        public let update: String
+        public let checkpoint: String
+        public let endpoints: [WorkerEndpoint]
+        public let catalog: CatalogMessage
+        public let schedule: DeliverySchedule
+        public let deadline: ContinuousClock.Instant
+        /// How long a failed update waits for its workers to acknowledge the abort.
+        public let abortGrace: Duration
+        /// How long an engine that has answered may leave its workers uncommitted.
+        public let answerGrace: Duration
+
+        public init(
+            update: String, checkpoint: String, endpoints: [WorkerEndpoint],
+            catalog: CatalogMessage, schedule: DeliverySchedule,
+            deadline: ContinuousClock.Instant, abortGrace: Duration = .seconds(5),
+            answerGrace: Duration = .seconds(5)
+        ) {
+            self.update = update
+            self.checkpoint = checkpoint
+            self.endpoints = endpoints
+            self.catalog = catalog
+            self.schedule = schedule
+            self.deadline = deadline
+            self.abortGrace = abortGrace
+            self.answerGrace = answerGrace
+        }
+    }
+
+    /// Frames larger than the protocol allows end the connection.
+    private static let frameByteCountMax: Int64 = 1 << 20
+    private static let lingerMilliseconds: CInt = 1000
+    private static let pollMillisecondsMax = 1000
+    /// Messages that are taken from one worker before the next one gets its turn.
+    private static let burst = 64
+
+    private let configuration: Configuration
+    private let context: ZeroMQContext
+    private let signal: LinkSignal
+    private let onProgress: (SessionProgress, _ touchesWeights: Bool) -> Void
+    private let sockets: [ZeroMQSocket]
+    private let monitors: [ZeroMQSocket]
+    private let delimiter: ZeroMQFrame
+    private var catalogFrames: [ZeroMQFrame] = []
+    private var session: UpdateSession
+    private var abortDeadline: ContinuousClock.Instant?
+    private var answers: [String: ContinuousClock.Instant] = [:]
+
+    /// Binds every endpoint's socket and then runs the session. `onBound` is called once workers can
+    /// connect, `onProgress` after each step. Throws the first failure.
+    public static func run(
+        _ configuration: Configuration, context: ZeroMQContext, signal: LinkSignal,
+        onBound: () -> Void,
+        onProgress: @escaping (SessionProgress, _ touchesWeights: Bool) -> Void
+    ) throws(WorkerError) {
+        var link = try WorkerLink(
+            configuration, context: context, signal: signal, onProgress: onProgress)
+        onBound()
+        try link.loop()
+    }
+
+    private init(
+        _ configuration: Configuration, context: ZeroMQContext, signal: LinkSignal,
+        onProgress: @escaping (SessionProgress, _ touchesWeights: Bool) -> Void
+    ) throws(WorkerError) {
+        let now = ContinuousClock.now
+        var sockets: [ZeroMQSocket] = []
+        var monitors: [ZeroMQSocket] = []
+        for (index, endpoint) in configuration.endpoints.enumerated() {
+            let socket = try ZeroMQSocket(
+                .dealer, context: context, lingerMilliseconds: Self.lingerMilliseconds)
+            try socket.setOption(CInt(CE_ZMQ_MAXMSGSIZE.rawValue), Self.frameByteCountMax)
+            monitors.append(
+                try socket.monitor(
+                    "inproc://monitor-\(configuration.update)-\(index)",
+                    events: CInt(
+                        CE_ZMQ_EVENT_DISCONNECTED.rawValue
+                            | CE_ZMQ_EVENT_HANDSHAKE_SUCCEEDED.rawValue)))
+            try socket.bind(endpoint.address)
+            sockets.append(socket)
+        }
+        self.configuration = configuration
+        self.context = context
+        self.signal = signal
+        self.onProgress = onProgress
+        self.sockets = sockets
+        self.monitors = monitors
+        self.delimiter = try ZeroMQFrame([], table: context.table)
+        self.session = UpdateSession(
+            endpoints: configuration.endpoints, schedule: configuration.schedule,
+            hello: ServerHello(
+                update: configuration.update, checkpoint: configuration.checkpoint,
+                deadlineMilliseconds: Self.milliseconds(now.duration(to: configuration.deadline))),
+            now: now)
+    }
+
+    static func milliseconds(_ duration: Duration) -> Int {
+        microseconds(duration) / 1000
+    }
+
+    /// Never negative; durations here are at most a day.
+    static func microseconds(_ duration: Duration) -> Int {
+        let (seconds, attoseconds) = duration.components
+        return max(0, Int(seconds) * 1_000_000 + Int(attoseconds / 1_000_000_000_000))
+    }
+}
+
+// MARK: - The loop
+
+extension WorkerLink {
+    private mutating func loop() throws(WorkerError) {
+        var poller = ZeroMQPoller(
+            sockets + monitors, descriptor: signal.readDescriptor, table: context.table)
+        while !session.isOver {
+            try poller.wait(milliseconds: waitMilliseconds())
+            for worker in sockets.indices {
+                try receiveEvents(of: worker)
+                try receiveMessages(of: worker)
+            }
+            try receiveSignals()
+            try checkDeadlines()
+            onProgress(session.progress, session.hasTouchedWeights)
+        }
+        if let failure = session.failure { throw failure }
+    }
+
+    private func waitMilliseconds() -> Int {
+        let now = ContinuousClock.now
+        let next = ([configuration.deadline] + answers.values + [abortDeadline].compactMap(\.self))
+            .min() ?? configuration.deadline
+        return min(Self.milliseconds(now.duration(to: next)) + 1, Self.pollMillisecondsMax)
+    }
+
+    private mutating func receiveSignals() throws(WorkerError) {
+        for event in signal.take() {
+            switch event {
+            case .fail(let error): try perform(session.fail(error))
+            case .engineAnswered(let engine):
+                answers[engine] = ContinuousClock.now + configuration.answerGrace
+            }
+        }
+    }
+
+    private mutating func checkDeadlines() throws(WorkerError) {
+        let now = ContinuousClock.now
+        if session.failure != nil {
+            let end = abortDeadline ?? now + configuration.abortGrace
+            abortDeadline = end
+            if now >= end, let failure = session.failure { throw failure }
+            return
+        }
+        if now >= configuration.deadline {
+            try perform(session.fail(deadlineError()))
+        }
+        for (engine, end) in answers where now >= end {
+            let waiting = unfinished { $0.engine == engine }
+            if waiting.isEmpty { continue }
+            try perform(
+                session.fail(
+                    WorkerError(
+                        .workerLost,
+                        "\(engine) answered that the update is done, but "
+                            + "\(waiting.joined(separator: ", ")) has not committed; check that its "
+                            + "worker extension is checkpoint_engine.worker.VllmColocateWorkerExtension")))
+        }
+    }
+
+    private func unfinished(where condition: (WorkerEndpoint) -> Bool) -> [String] {
+        configuration.endpoints.indices.filter { worker in
+            condition(configuration.endpoints[worker])
+                && !session.progress.workers[worker].isCommitted
+        }.map { session.name(of: $0) }
+    }
+
+    private func deadlineError() -> WorkerError {
+        let waiting = unfinished { _ in true }
+        return WorkerError(
+            .deadlineExceeded,
+            "the deadline passed during the \(session.progress.stage) stage; still waiting for "
+                + waiting.joined(separator: ", "))
+    }
+}
+
+// MARK: - One worker
+
+extension WorkerLink {
+    /// Reads what the monitor says about connections.
+    private mutating func receiveEvents(of worker: Int) throws(WorkerError) {
+        while let frames = try monitors[worker].receive(from: "the monitor") {
+            guard let event = frames.first, event.count == 6 else { continue }
+            let number = Int(event[0]) | Int(event[1]) << 8
+            if number == Int(CE_ZMQ_EVENT_HANDSHAKE_SUCCEEDED.rawValue) {
+                try perform(session.connected(worker))
+            } else if number == Int(CE_ZMQ_EVENT_DISCONNECTED.rawValue) {
+                // What the worker sent before it went has arrived by now, and counts.
+                while try receiveMessage(of: worker) {}
+                try perform(session.disconnected(worker))
+            }
+        }
+    }
+
+    private mutating func receiveMessages(of worker: Int) throws(WorkerError) {
+        for _ in 0..<Self.burst {
+            guard try receiveMessage(of: worker) else { return }
+        }
+    }
+
+    private mutating func receiveMessage(of worker: Int) throws(WorkerError) -> Bool {
+        let name = session.name(of: worker)
+        guard let frames = try sockets[worker].receive(from: name) else { return false }
+        do {
+            guard frames.count >= 2, frames[0].isEmpty else {
+                throw WorkerError(.protocolViolation, "it has no delimiter")
+            }
+            let message = try WorkerMessage(frames: Array(frames.dropFirst()))
+            try perform(session.received(message, from: worker, at: .now))
+        } catch {
+            guard error.code == .protocolViolation else { throw error }
+            try perform(session.malformed(worker, error.message))
+        }
+        return true
+    }
+
+    private mutating func perform(_ actions: [UpdateSession.Action]) throws(WorkerError) {
+        for action in actions {
+            switch action {
+            case .send(let worker, let message):
+                try send(message.frames(), to: worker)
+            case .sendCatalog(let worker):
+                if catalogFrames.isEmpty {
+                    catalogFrames = try frames(
+                        of: ServerMessage.catalog(configuration.catalog).frames())
+                }
+                try sockets[worker].send(
+                    [delimiter] + catalogFrames, to: session.name(of: worker))
+            }
+        }
+        if session.progress.stage > .catalog { catalogFrames = [] }
+    }
+
+    private func send(_ frames: [[UInt8]], to worker: Int) throws(WorkerError) {
+        try sockets[worker].send(
+            [delimiter] + self.frames(of: frames), to: session.name(of: worker))
+    }
+
+    private func frames(of bytes: [[UInt8]]) throws(WorkerError) -> [ZeroMQFrame] {
+        try bytes.map { bytes throws(WorkerError) in
+            try ZeroMQFrame(bytes, table: context.table)
+        }
+    }
+}

@@ -1,0 +1,109 @@
+import CNative
+
+/// One ZeroMQ socket. Belongs to the thread that made it; the last reference closes it.
+@safe
+final class ZeroMQSocket {
+    enum Kind: CInt {
+        case pair = 0
+        case reply = 4
+        case dealer = 5
+    }
+
+    /// More frames than any message of the protocol has.
+    static let frameCountMax = 4
+    let context: ZeroMQContext
+    let handle: ZeroMQTable.Handle
+    private var table: ZeroMQTable { context.table }
+
+    init(_ kind: Kind, context: ZeroMQContext, lingerMilliseconds: CInt) throws(WorkerError) {
+        guard let handle = unsafe context.table.socketNew(context.handle, kind.rawValue) else {
+            throw context.table.failure("zmq_socket", "cannot make a socket")
+        }
+        self.context = context
+        unsafe self.handle = unsafe handle
+        try setOption(CInt(CE_ZMQ_LINGER.rawValue), lingerMilliseconds)
+    }
+
+    deinit {
+        // SAFETY: the handle is closed once, on the thread that used it.
+        _ = unsafe table.socketClose(handle)
+    }
+
+    func setOption<Value: BitwiseCopyable>(_ option: CInt, _ value: Value) throws(WorkerError) {
+        // SAFETY: the option reads as many bytes as `Value` has; callers pass the type of zmq_setsockopt(3).
+        let code = unsafe withUnsafeBytes(of: value) { bytes in
+            unsafe table.setOption(handle, option, bytes.baseAddress, bytes.count)
+        }
+        guard code == 0 else { throw table.failure("zmq_setsockopt", "option \(option)") }
+    }
+
+    func bind(_ address: String) throws(WorkerError) {
+        guard unsafe table.bind(handle, address) == 0 else {
+            throw table.failure("zmq_bind", "cannot bind \(address)")
+        }
+    }
+
+    func connect(_ address: String) throws(WorkerError) {
+        guard unsafe table.connect(handle, address) == 0 else {
+            throw table.failure("zmq_connect", "cannot connect to \(address)")
+        }
+    }
+
+    /// A socket that receives the events of this one's connections.
+    func monitor(_ address: String, events: CInt) throws(WorkerError) -> ZeroMQSocket {
+        guard unsafe table.monitor(handle, address, events) == 0 else {
+            throw table.failure("zmq_socket_monitor", "cannot watch \(address)")
+        }
+        let monitor = try ZeroMQSocket(.pair, context: context, lingerMilliseconds: 0)
+        try monitor.connect(address)
+        return monitor
+    }
+
+    /// Queues one message; never waits. Throws when the queue is full.
+    func send(_ frames: [ZeroMQFrame], to peer: String) throws(WorkerError) {
+        for (index, frame) in frames.enumerated() {
+            let more = index < frames.count - 1 ? CInt(CE_ZMQ_SNDMORE.rawValue) : 0
+            guard unsafe frame.send(to: handle, flags: more | CInt(CE_ZMQ_DONTWAIT.rawValue))
+            else { throw table.failure("zmq_msg_send", "cannot send to \(peer)") }
+        }
+    }
+
+    /// The next message that has arrived, frame by frame; `nil` when there is none. Never waits.
+    func receive(from peer: String) throws(WorkerError) -> [[UInt8]]? {
+        var frames: [[UInt8]] = []
+        repeat {
+            guard let frame = try receiveFrame(from: peer, isFirst: frames.isEmpty) else {
+                return nil
+            }
+            if frames.count < Self.frameCountMax { frames.append(frame) }
+        } while try hasMore(from: peer)
+        return frames
+    }
+
+    private func receiveFrame(from peer: String, isFirst: Bool) throws(WorkerError) -> [UInt8]? {
+        var message = ce_zmq_msg()
+        _ = unsafe table.messageInit(&message)
+
+        defer { _ = unsafe table.messageClose(&message) }
+        let count = unsafe table.messageReceive(
+            &message, handle, CInt(CE_ZMQ_DONTWAIT.rawValue))
+        guard count >= 0 else {
+            if isFirst, table.errorNumber() == Self.wouldBlock { return nil }
+            throw table.failure("zmq_msg_recv", "cannot receive from \(peer)")
+        }
+        guard let data = unsafe table.messageData(&message) else { return [] }
+        // SAFETY: the message holds this many bytes until it is closed; they are copied here.
+        return unsafe [UInt8](
+            UnsafeRawBufferPointer(start: data, count: table.messageSize(&message)))
+    }
+
+    private static let wouldBlock: CInt = 11
+
+    private func hasMore(from peer: String) throws(WorkerError) -> Bool {
+        var more: CInt = 0
+        var length = MemoryLayout<CInt>.size
+        guard unsafe table.getOption(handle, CInt(CE_ZMQ_RCVMORE.rawValue), &more, &length) == 0
+        else { throw table.failure("zmq_getsockopt", "cannot receive from \(peer)") }
+        return more != 0
+    }
+}
