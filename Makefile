@@ -1,0 +1,61 @@
+# Checkpoint Engine: `make help` lists the commands.
+SHELL := /bin/bash
+SWIFT ?= swift
+BIN := .build/release/checkpoint-engine
+RELEASE := -c release --static-swift-stdlib --product checkpoint-engine
+CHECKED := --explicit-target-dependency-import-check error
+PYTHON := .venv/bin/python
+
+.PHONY: help build test test-swift test-python test-vllm fuzz lint format demo demo-vllm bench clean setup
+
+help: ## list the commands
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+build: ## build the stripped release binary, .build/release/checkpoint-engine
+	$(SWIFT) build $(RELEASE)
+
+setup: ## install what tests and demos need: libzmq, .venv with vLLM for the CPU
+	scripts/setup-zeromq
+	scripts/setup-venv --vllm
+
+demo: build ## make a checkpoint, update two reference workers twice, compare every byte
+	scripts/setup-zeromq
+	$(BIN) demo
+
+demo-vllm: build setup ## update a real vLLM on the CPU and show its tokens before and after
+	CHECKPOINT_ENGINE_BIN=$(BIN) $(PYTHON) examples/demo_vllm.py
+
+test: test-swift build setup test-python fuzz test-vllm ## run every test, the real vLLM included
+
+test-swift:
+	scripts/setup-zeromq
+	$(SWIFT) build --build-tests $(CHECKED)
+	$(SWIFT) test --skip-build --parallel
+
+test-python: build setup
+	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/python tests/faults
+
+test-vllm: build setup
+	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/vllm
+
+fuzz: ## fuzz the header parser for 20 seconds
+	Fuzz/run 20
+
+lint: ## check format, imports, unsafe code, sizes, Python types
+	scripts/setup-venv
+	$(SWIFT) format lint --strict --parallel --recursive Sources Tests Package.swift
+	dev/lint-imports
+	dev/lint-unsafe
+	dev/lint-size
+	$(PYTHON) -m ruff check python tests examples Benchmarks
+	$(PYTHON) -m mypy --config-file python/pyproject.toml python/checkpoint_engine
+
+format: ## format the Swift and Python code
+	$(SWIFT) format --in-place --parallel --recursive Sources Tests Package.swift
+	$(PYTHON) -m ruff format python tests examples Benchmarks
+
+bench: build setup ## measure registration, delivery and memory; JSON in bench-results/
+	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) Benchmarks/host.py --output bench-results/host.json
+
+clean: ## remove what the build made
+	rm -rf .build .build-* bench-results
