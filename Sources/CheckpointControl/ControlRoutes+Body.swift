@@ -1,0 +1,58 @@
+import CheckpointJSON
+import Hummingbird
+import NIOCore
+
+/// Request bodies.
+extension ControlRoutes {
+    /// No route needs more; deeper nesting is refused before it is parsed.
+    private static let depthMax = 8
+
+    /// The body as one JSON object.
+    func jsonBody(_ request: Request) async throws -> RequestFields {
+        let bytes = try await bodyBytes(request)
+        guard !bytes.isEmpty else {
+            throw ControlError.invalid(
+                "the body is empty: expected a JSON object, see docs/http-api.md")
+        }
+        return try fields(bytes)
+    }
+
+    /// For routes without fields: takes an empty body or an empty object.
+    func refuseFields(_ request: Request) async throws {
+        let bytes = try await bodyBytes(request)
+        guard !bytes.isEmpty else { return }
+        try fields(bytes).finish()
+    }
+
+    private func fields(_ bytes: [UInt8]) throws(ControlError) -> RequestFields {
+        let limits = JSONLimits(
+            byteCountMax: configuration.bodyByteCountMax, depthMax: Self.depthMax,
+            stringByteCountMax: configuration.bodyByteCountMax)
+        let value: JSONValue
+        do {
+            value = try JSONValue.parse(bytes, limits: limits)
+        } catch {
+            throw .invalid("the body is not valid JSON: \(error)")
+        }
+        guard case .object(let object) = value else {
+            throw .invalid("the body: expected a JSON object, got \(RequestFields.words(value))")
+        }
+        return RequestFields(object)
+    }
+
+    /// The whole body, up to the limit.
+    private func bodyBytes(_ request: Request) async throws -> [UInt8] {
+        let max = configuration.bodyByteCountMax
+        do {
+            let buffer = try await request.body.collect(upTo: max)
+            return Array(buffer.readableBytesView)
+        } catch is NIOTooManyBytesError {
+            throw ControlError(
+                .contentTooLarge,
+                "the body has more than \(max) bytes: name a directory instead of its files")
+        } catch {
+            throw ControlError.invalid(
+                "the body could not be read to its end", cause: "\(error)")
+        }
+    }
+}

@@ -1,0 +1,54 @@
+import CheckpointEngine
+import CheckpointModel
+import Hummingbird
+
+/// Routes that start, watch and cancel updates.
+extension ControlRoutes {
+    /// Answers when the update has ended, or at once with `"wait": false`. A client that goes away
+    /// does not stop the update.
+    func startUpdate(_ request: Request, _ context: Context) async throws -> Response {
+        try request.refuseQuery()
+        let name = try checkpointName(context)
+        let body = try UpdateBody(await jsonBody(request))
+        let started = try await engine.startUpdate(name, body.request)
+        let location: HTTPFields = [.location: "/v1/updates/\(started.id)"]
+        guard body.waits else {
+            return try .json(started, status: .accepted, headers: location)
+        }
+        let ended = try await engine.finishedUpdate(started.id)
+        if let failure = ended.error {
+            throw ControlError(failure, update: ended.id)
+        }
+        return try .json(ended, headers: location)
+    }
+
+    func update(_ request: Request, _ context: Context) async throws -> Response {
+        try request.refuseQuery()
+        return try .json(try await engine.update(updateID(context)))
+    }
+
+    /// Asks the update to end; its status tells when it has.
+    func cancelUpdate(_ request: Request, _ context: Context) async throws -> Response {
+        try request.refuseQuery()
+        let id = try updateID(context)
+        try await engine.cancelUpdate(id, reason: "cancelled by DELETE /v1/updates/\(id)")
+        return try .json(try await engine.update(id), status: .accepted)
+    }
+
+    /// The id in the path. It was made by the engine: no other length can be right.
+    private func updateID(_ context: Context) throws(ControlError) -> String {
+        let id = context.parameters.get("id") ?? ""
+        guard (1...128).contains(id.utf8.count) else {
+            throw .invalid("the update id in the path has \(id.utf8.count) bytes, not 1 to 128")
+        }
+        return id
+    }
+}
+
+extension ControlError {
+    /// The failure of an ended update.
+    init(_ failure: UpdateStatus.Failure, update: String) {
+        let code = EngineError.Code(rawValue: failure.code).map(Code.engine) ?? .internalError
+        self.init(code, failure.message, cause: failure.cause, update: update)
+    }
+}

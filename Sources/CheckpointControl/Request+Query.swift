@@ -1,0 +1,21 @@
+import Hummingbird
+
+extension Request {
+    /// Refuses parameters after the path, for routes that take none.
+    func refuseQuery() throws(ControlError) {
+        guard let query = uri.query, !query.isEmpty else { return }
+        throw .invalid("\(uri.path) takes no parameters, got ?\(query.prefix(200))")
+    }
+
+    /// The only parameter of a route, `true` or `false`; false where it is absent.
+    func flag(_ name: String) throws(ControlError) -> Bool {
+        guard let query = uri.query, !query.isEmpty else { return false }
+        switch query {
+        case "\(name)=true", "\(name)=1": return true
+        case "\(name)=false", "\(name)=0": return false
+        default:
+            throw .invalid(
+                "\(uri.path) takes the parameter ?\(name)=true or false, got ?\(query.prefix(200))")
+        }
+    }
+}

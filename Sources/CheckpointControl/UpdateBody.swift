@@ -1,0 +1,85 @@
+import CheckpointEngine
+
+/// The body of `POST /v1/checkpoints/{name}/update`.
+struct UpdateBody {
+    static let instanceCountMax = 1024
+    static let rankCountMax = 65_536
+    static let textByteCountMax = 4096
+
+    let request: UpdateRequest
+    /// Whether the answer waits for the end of the update.
+    let waits: Bool
+
+    init(_ body: RequestFields) throws(ControlError) {
+        var fields = body
+        let updateURL = try fields.optionalString("update_url", byteCountMax: Self.textByteCountMax)
+        let socket = try fields.optionalString("uds", byteCountMax: Self.textByteCountMax)
+        let ranks = try fields.integers("ranks", countMax: Self.rankCountMax)
+        let group = try fields.integers("inference_group_ranks", countMax: Self.rankCountMax)
+        let timeout = try fields.seconds(
+            "timeout", default: UpdateRequest.timeoutSecondsDefault,
+            max: UpdateRequest.timeoutSecondsMax)
+        let resets = try fields.boolean("reset_prefix_cache", default: true)
+        waits = try fields.boolean("wait", default: true)
+        var instances: [EngineInstance] = []
+        for entry in try fields.objects("instances", countMax: Self.instanceCountMax) {
+            instances.append(try Self.instance(entry))
+        }
+        try fields.finish()
+        guard ranks.isEmpty else {
+            throw ControlError(
+                .notAvailable,
+                "the field \"ranks\" asks for a peer-to-peer update, which this version does not "
+                    + "have: leave it out, or send an empty array, to update from this host")
+        }
+        request = UpdateRequest(
+            instances: try Self.instances(
+                listed: instances, updateURL: updateURL, socket: socket, group: group),
+            timeoutSeconds: timeout, resetsPrefixCache: resets)
+    }
+
+    /// One entry of `instances`.
+    private static func instance(_ entry: RequestFields) throws(ControlError)
+        -> EngineInstance
+    {
+        var fields = entry
+        let url = try fields.string("update_url", byteCountMax: textByteCountMax)
+        let socket = try fields.optionalString("uds", byteCountMax: textByteCountMax)
+        let workers = try fields.optionalCount("workers", max: rankCountMax)
+        try fields.finish()
+        return EngineInstance(updateURL: url, unixSocketPath: socket, workerCount: workers)
+    }
+
+    /// The instances of the update: those listed, or the one that the other fields describe.
+    private static func instances(
+        listed: [EngineInstance], updateURL: String?, socket: String?, group: [Int]
+    ) throws(ControlError) -> [EngineInstance] {
+        if let updateURL {
+            guard listed.isEmpty else {
+                throw .invalid(
+                    "the fields \"update_url\" and \"instances\" exclude each other: keep one")
+            }
+            guard Set(group).count == group.count, group.allSatisfy({ $0 >= 0 }) else {
+                throw .invalid(
+                    "the field \"inference_group_ranks\" has to name each rank once, from zero on, "
+                        + "got \(group.prefix(64))")
+            }
+            return [
+                EngineInstance(
+                    updateURL: updateURL, unixSocketPath: socket,
+                    workerCount: group.isEmpty ? nil : group.count)
+            ]
+        }
+        guard !listed.isEmpty else {
+            throw .invalid(
+                "nothing to update: set \"update_url\" to the engine's URL, for vLLM "
+                    + "http://HOST:PORT/collective_rpc, or list several engines in \"instances\"")
+        }
+        guard socket == nil, group.isEmpty else {
+            throw .invalid(
+                "\"uds\" and \"inference_group_ranks\" belong to \"update_url\"; with "
+                    + "\"instances\" set \"uds\" and \"workers\" in each entry")
+        }
+        return listed
+    }
+}
