@@ -6,6 +6,9 @@
 // open(2) with a mode.
 int ce_open(const char *path, int flags, unsigned int mode);
 
+// A pipe whose two ends are closed by exec and never block.
+int ce_pipe(int ends[2]);
+
 // The text of an error number, a constant string; NULL for a number without one. (glibc 2.32)
 const char *ce_error_text(int number);
 

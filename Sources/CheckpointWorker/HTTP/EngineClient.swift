@@ -10,6 +10,8 @@ import NIOHTTP1
 public struct EngineClient: Sendable {
     /// Longer answers are cut: they are only quoted in messages.
     private static let answerByteCountMax = 64 << 10
+    private static let answerLimits = JSONLimits(
+        byteCountMax: answerByteCountMax, depthMax: 8, stringByteCountMax: answerByteCountMax)
     private static let probeTimeout = Duration.seconds(5)
     private static let probeInterval = Duration.milliseconds(500)
     private let client: HTTPClient
@@ -64,7 +66,7 @@ public struct EngineClient: Sendable {
             .GET, "/get_world_size?include_dp=true", to: engine,
             timeout: min(timeout, Self.probeTimeout))
         guard answer.status == 200,
-            let value = try? JSONValue.parse(answer.body, limits: .small),
+            let value = try? JSONValue.parse(answer.body, limits: Self.answerLimits),
             case .object(let object) = value, case .integer(let count)? = object["world_size"],
             (1...4096).contains(count)
         else { return nil }

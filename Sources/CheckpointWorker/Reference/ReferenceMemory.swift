@@ -1,4 +1,4 @@
-public import CheckpointModel
+import CheckpointModel
 import Glibc
 
 /// The parameters of a reference worker: its slice of every tensor, packed in one mapped file.

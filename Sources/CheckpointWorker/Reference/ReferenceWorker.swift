@@ -23,7 +23,7 @@ public struct ReferenceWorker {
     {
         let socket = try ZeroMQSocket(.reply, context: context, lingerMilliseconds: 1000)
         let monitor = try socket.monitor(
-            "inproc://reference-\(id)", events: CInt(CE_ZMQ_EVENT_DISCONNECTED.rawValue))
+            "inproc://reference-\(id)", events: CInt(CE_ZMQ_EVENT_DISCONNECTED))
         try socket.connect(address)
         var deadline = ContinuousClock.now + handshakeTimeout
         while true {
@@ -56,7 +56,7 @@ public struct ReferenceWorker {
     }
 
     private func greet(_ hello: ServerHello, _ socket: ZeroMQSocket) throws(WorkerError) {
-        guard let version = hello.versions.filter(ServerHello.versions.contains).max() else {
+        guard let version = hello.versions.filter({ ServerHello.versions.contains($0) }).max() else {
             try answer(
                 .error(
                     WorkerFailure(

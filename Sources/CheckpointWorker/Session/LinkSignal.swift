@@ -1,3 +1,4 @@
+import CNative
 import Glibc
 import Synchronization
 
@@ -16,8 +17,8 @@ public final class LinkSignal: Sendable {
 
     public init() throws(WorkerError) {
         var ends: [CInt] = [-1, -1]
-        // SAFETY: pipe2 writes two numbers, and `ends` has two.
-        guard unsafe pipe2(&ends, O_CLOEXEC | O_NONBLOCK) == 0 else {
+        // SAFETY: the call writes two numbers, and `ends` has two.
+        guard unsafe ce_pipe(&ends) == 0 else {
             throw WorkerError(.callFailed, "cannot make a pipe: pipe2 failed with errno \(errno)")
         }
         readDescriptor = ends[0]

@@ -1,3 +1,5 @@
+import CheckpointModel
+
 /// The protocol of one update with all of its workers, without any I/O: events in, actions out.
 ///
 /// Nothing reaches an engine's weights before every worker has mapped the catalog, and no worker
@@ -118,7 +120,8 @@ extension UpdateSession {
         switch (pending, message) {
         case (.hello, .hello(let hello)): return greeted(hello, by: worker, at: now)
         case (.catalog, .ready): return advance(to: .reload, at: now)
-        case (.bucket(let index), .loaded(index, let byteCount, let microseconds)):
+        case (.bucket(let index), .loaded(let loadedIndex, let byteCount, let microseconds))
+        where loadedIndex == index:
             return loaded(index, byteCount, microseconds, worker, at: now)
         case (.release, .released): return advance(to: .commit, at: now)
         case (.commit, .committed(let microseconds)):

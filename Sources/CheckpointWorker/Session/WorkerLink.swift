@@ -78,13 +78,13 @@ public struct WorkerLink {
         for (index, endpoint) in configuration.endpoints.enumerated() {
             let socket = try ZeroMQSocket(
                 .dealer, context: context, lingerMilliseconds: Self.lingerMilliseconds)
-            try socket.setOption(CInt(CE_ZMQ_MAXMSGSIZE.rawValue), Self.frameByteCountMax)
+            try socket.setOption(CInt(CE_ZMQ_MAXMSGSIZE), Self.frameByteCountMax)
             monitors.append(
                 try socket.monitor(
                     "inproc://monitor-\(configuration.update)-\(index)",
                     events: CInt(
-                        CE_ZMQ_EVENT_DISCONNECTED.rawValue
-                            | CE_ZMQ_EVENT_HANDSHAKE_SUCCEEDED.rawValue)))
+                        CE_ZMQ_EVENT_DISCONNECTED
+                            | CE_ZMQ_EVENT_HANDSHAKE_SUCCEEDED)))
             try socket.bind(endpoint.address)
             sockets.append(socket)
         }
@@ -198,9 +198,9 @@ extension WorkerLink {
         while let frames = try monitors[worker].receive(from: "the monitor") {
             guard let event = frames.first, event.count == 6 else { continue }
             let number = Int(event[0]) | Int(event[1]) << 8
-            if number == Int(CE_ZMQ_EVENT_HANDSHAKE_SUCCEEDED.rawValue) {
+            if number == Int(CE_ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
                 try perform(session.connected(worker))
-            } else if number == Int(CE_ZMQ_EVENT_DISCONNECTED.rawValue) {
+            } else if number == Int(CE_ZMQ_EVENT_DISCONNECTED) {
                 // What the worker sent before it went has arrived by now, and counts.
                 while try receiveMessage(of: worker) {}
                 try perform(session.disconnected(worker))
@@ -217,16 +217,17 @@ extension WorkerLink {
     private mutating func receiveMessage(of worker: Int) throws(WorkerError) -> Bool {
         let name = session.name(of: worker)
         guard let frames = try sockets[worker].receive(from: name) else { return false }
-        do {
+        let actions: [UpdateSession.Action]
+        do throws(WorkerError) {
             guard frames.count >= 2, frames[0].isEmpty else {
                 throw WorkerError(.protocolViolation, "it has no delimiter")
             }
             let message = try WorkerMessage(frames: Array(frames.dropFirst()))
-            try perform(session.received(message, from: worker, at: .now))
+            actions = session.received(message, from: worker, at: .now)
         } catch {
-            guard error.code == .protocolViolation else { throw error }
-            try perform(session.malformed(worker, error.message))
+            actions = session.malformed(worker, error.message)
         }
+        try perform(actions)
         return true
     }
 

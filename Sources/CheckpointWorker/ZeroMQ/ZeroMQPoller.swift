@@ -11,16 +11,16 @@ struct ZeroMQPoller {
     init(_ sockets: [ZeroMQSocket], descriptor: CInt?, table: ZeroMQTable) {
         self.table = table
         self.sockets = sockets
-        let readable = Int16(CE_ZMQ_POLLIN.rawValue)
+        let readable = Int16(CE_ZMQ_POLLIN)
         // SAFETY: `sockets` keeps the handles open as long as the poller lives.
-        var items = sockets.map { socket in
+        var items = unsafe sockets.map { socket in
             unsafe ce_zmq_pollitem(socket: socket.handle, fd: 0, events: readable, revents: 0)
         }
         if let descriptor {
             unsafe items.append(
                 ce_zmq_pollitem(socket: nil, fd: descriptor, events: readable, revents: 0))
         }
-        unsafe self.items = unsafe items
+        unsafe self.items = items
     }
 
     /// Returns when something can be read, or after the given time; also after a signal.

@@ -21,7 +21,7 @@ final class ZeroMQSocket {
         }
         self.context = context
         unsafe self.handle = unsafe handle
-        try setOption(CInt(CE_ZMQ_LINGER.rawValue), lingerMilliseconds)
+        try setOption(CInt(CE_ZMQ_LINGER), lingerMilliseconds)
     }
 
     deinit {
@@ -62,8 +62,8 @@ final class ZeroMQSocket {
     /// Queues one message; never waits. Throws when the queue is full.
     func send(_ frames: [ZeroMQFrame], to peer: String) throws(WorkerError) {
         for (index, frame) in frames.enumerated() {
-            let more = index < frames.count - 1 ? CInt(CE_ZMQ_SNDMORE.rawValue) : 0
-            guard unsafe frame.send(to: handle, flags: more | CInt(CE_ZMQ_DONTWAIT.rawValue))
+            let more = index < frames.count - 1 ? CInt(CE_ZMQ_SNDMORE) : 0
+            guard unsafe frame.send(to: handle, flags: more | CInt(CE_ZMQ_DONTWAIT))
             else { throw table.failure("zmq_msg_send", "cannot send to \(peer)") }
         }
     }
@@ -86,7 +86,7 @@ final class ZeroMQSocket {
 
         defer { _ = unsafe table.messageClose(&message) }
         let count = unsafe table.messageReceive(
-            &message, handle, CInt(CE_ZMQ_DONTWAIT.rawValue))
+            &message, handle, CInt(CE_ZMQ_DONTWAIT))
         guard count >= 0 else {
             if isFirst, table.errorNumber() == Self.wouldBlock { return nil }
             throw table.failure("zmq_msg_recv", "cannot receive from \(peer)")
@@ -102,7 +102,7 @@ final class ZeroMQSocket {
     private func hasMore(from peer: String) throws(WorkerError) -> Bool {
         var more: CInt = 0
         var length = MemoryLayout<CInt>.size
-        guard unsafe table.getOption(handle, CInt(CE_ZMQ_RCVMORE.rawValue), &more, &length) == 0
+        guard unsafe table.getOption(handle, CInt(CE_ZMQ_RCVMORE), &more, &length) == 0
         else { throw table.failure("zmq_getsockopt", "cannot receive from \(peer)") }
         return more != 0
     }

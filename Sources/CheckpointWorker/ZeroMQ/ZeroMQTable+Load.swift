@@ -23,70 +23,70 @@ extension ZeroMQTable {
     /// Fails after having asked for every function, so that all missing ones are known.
     private init?(_ library: inout NativeLibrary) {
         // The type of each property is that of the function of this name in zmq.h.
-        let contextNew: ContextNew? = library.resolve("zmq_ctx_new")
-        let contextTerminate: ContextTerminate? = library.resolve("zmq_ctx_term")
-        let socketNew: SocketNew? = library.resolve("zmq_socket")
-        let socketClose: SocketClose? = library.resolve("zmq_close")
-        let setOption: SetOption? = library.resolve("zmq_setsockopt")
-        let getOption: GetOption? = library.resolve("zmq_getsockopt")
-        let bind: Bind? = library.resolve("zmq_bind")
-        let connect: Connect? = library.resolve("zmq_connect")
-        let monitor: Monitor? = library.resolve("zmq_socket_monitor")
-        let messageInit: MessageInit? = library.resolve("zmq_msg_init")
-        let messageInitSize: MessageInitSize? = library.resolve("zmq_msg_init_size")
-        let messageCopy: MessageCopy? = library.resolve("zmq_msg_copy")
-        let messageClose: MessageClose? = library.resolve("zmq_msg_close")
-        let messageData: MessageData? = library.resolve("zmq_msg_data")
-        let messageSize: MessageSize? = library.resolve("zmq_msg_size")
-        let messageSend: MessageSend? = library.resolve("zmq_msg_send")
-        let messageReceive: MessageReceive? = library.resolve("zmq_msg_recv")
-        let poll: Poll? = library.resolve("zmq_poll")
+        let contextNew: ContextNew? = unsafe library.resolve("zmq_ctx_new")
+        let contextTerminate: ContextTerminate? = unsafe library.resolve("zmq_ctx_term")
+        let socketNew: SocketNew? = unsafe library.resolve("zmq_socket")
+        let socketClose: SocketClose? = unsafe library.resolve("zmq_close")
+        let setOption: SetOption? = unsafe library.resolve("zmq_setsockopt")
+        let getOption: GetOption? = unsafe library.resolve("zmq_getsockopt")
+        let bind: Bind? = unsafe library.resolve("zmq_bind")
+        let connect: Connect? = unsafe library.resolve("zmq_connect")
+        let monitor: Monitor? = unsafe library.resolve("zmq_socket_monitor")
+        let messageInit: MessageInit? = unsafe library.resolve("zmq_msg_init")
+        let messageInitSize: MessageInitSize? = unsafe library.resolve("zmq_msg_init_size")
+        let messageCopy: MessageCopy? = unsafe library.resolve("zmq_msg_copy")
+        let messageClose: MessageClose? = unsafe library.resolve("zmq_msg_close")
+        let messageData: MessageData? = unsafe library.resolve("zmq_msg_data")
+        let messageSize: MessageSize? = unsafe library.resolve("zmq_msg_size")
+        let messageSend: MessageSend? = unsafe library.resolve("zmq_msg_send")
+        let messageReceive: MessageReceive? = unsafe library.resolve("zmq_msg_recv")
+        let poll: Poll? = unsafe library.resolve("zmq_poll")
         let errorNumber: ErrorNumber? = library.resolve("zmq_errno")
-        let errorText: ErrorText? = library.resolve("zmq_strerror")
-        let version: Version? = library.resolve("zmq_version")
+        let errorText: ErrorText? = unsafe library.resolve("zmq_strerror")
+        let version: Version? = unsafe library.resolve("zmq_version")
         guard
-            let contextNew,
-            let contextTerminate,
-            let socketNew,
-            let socketClose,
-            let setOption,
-            let getOption,
-            let bind,
-            let connect,
-            let monitor,
-            let messageInit,
-            let messageInitSize,
-            let messageCopy,
-            let messageClose,
-            let messageData,
-            let messageSize,
-            let messageSend,
-            let messageReceive,
-            let poll,
+            let contextNew = unsafe contextNew,
+            let contextTerminate = unsafe contextTerminate,
+            let socketNew = unsafe socketNew,
+            let socketClose = unsafe socketClose,
+            let setOption = unsafe setOption,
+            let getOption = unsafe getOption,
+            let bind = unsafe bind,
+            let connect = unsafe connect,
+            let monitor = unsafe monitor,
+            let messageInit = unsafe messageInit,
+            let messageInitSize = unsafe messageInitSize,
+            let messageCopy = unsafe messageCopy,
+            let messageClose = unsafe messageClose,
+            let messageData = unsafe messageData,
+            let messageSize = unsafe messageSize,
+            let messageSend = unsafe messageSend,
+            let messageReceive = unsafe messageReceive,
+            let poll = unsafe poll,
             let errorNumber,
-            let errorText,
-            let version
+            let errorText = unsafe errorText,
+            let version = unsafe version
         else { return nil }
-        self.contextNew = contextNew
-        self.contextTerminate = contextTerminate
-        self.socketNew = socketNew
-        self.socketClose = socketClose
-        self.setOption = setOption
-        self.getOption = getOption
-        self.bind = bind
-        self.connect = connect
-        self.monitor = monitor
-        self.messageInit = messageInit
-        self.messageInitSize = messageInitSize
-        self.messageCopy = messageCopy
-        self.messageClose = messageClose
-        self.messageData = messageData
-        self.messageSize = messageSize
-        self.messageSend = messageSend
-        self.messageReceive = messageReceive
-        self.poll = poll
+        unsafe self.contextNew = unsafe contextNew
+        unsafe self.contextTerminate = unsafe contextTerminate
+        unsafe self.socketNew = unsafe socketNew
+        unsafe self.socketClose = unsafe socketClose
+        unsafe self.setOption = unsafe setOption
+        unsafe self.getOption = unsafe getOption
+        unsafe self.bind = unsafe bind
+        unsafe self.connect = unsafe connect
+        unsafe self.monitor = unsafe monitor
+        unsafe self.messageInit = unsafe messageInit
+        unsafe self.messageInitSize = unsafe messageInitSize
+        unsafe self.messageCopy = unsafe messageCopy
+        unsafe self.messageClose = unsafe messageClose
+        unsafe self.messageData = unsafe messageData
+        unsafe self.messageSize = unsafe messageSize
+        unsafe self.messageSend = unsafe messageSend
+        unsafe self.messageReceive = unsafe messageReceive
+        unsafe self.poll = unsafe poll
         self.errorNumber = errorNumber
-        self.errorText = errorText
-        self.version = version
+        unsafe self.errorText = unsafe errorText
+        unsafe self.version = unsafe version
     }
 }
