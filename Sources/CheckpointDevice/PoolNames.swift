@@ -2,4 +2,6 @@
 public enum PoolNames {
     /// How the private directories start: `checkpoint-engine-UID-PID-RANDOM`.
     public static let prefix = "checkpoint-engine"
+    /// Those of a demonstration.
+    public static let demoPrefix = "checkpoint-engine-demo"
 }

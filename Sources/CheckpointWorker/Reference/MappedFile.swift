@@ -1,4 +1,5 @@
 import CNative
+import CheckpointModel
 import Glibc
 
 /// A mapped file: a segment to read from, or memory to write to. The last reference unmaps it.
@@ -67,5 +68,18 @@ public final class MappedFile: @unchecked Sendable {
 
     private static func failure(_ call: String, _ path: String) -> WorkerError {
         WorkerError(.callFailed, "cannot map \(path): \(call) failed with errno \(errno)")
+    }
+}
+
+extension MappedFile {
+    /// Whether `byteCount` bytes from `offset` on are those of `other` from `otherOffset` on.
+    public func equals(
+        _ other: MappedFile, at offset: Int, otherOffset: Int, byteCount: Int
+    ) -> Bool {
+        guard ByteRange(offset: offset, byteCount: byteCount)?.end ?? .max <= self.byteCount,
+            ByteRange(offset: otherOffset, byteCount: byteCount)?.end ?? .max <= other.byteCount
+        else { return false }
+        // SAFETY: both ranges lie inside their mappings.
+        return unsafe memcmp(address + offset, other.address + otherOffset, byteCount) == 0
     }
 }

@@ -1,0 +1,109 @@
+import ArgumentParser
+import CheckpointDevice
+import CheckpointEngine
+import CheckpointModel
+import Hummingbird
+import Logging
+
+/// `checkpoint-engine demo`: the whole job on made-up weights, with reference workers.
+struct DemoCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "demo",
+        abstract: "Make a checkpoint, update two reference workers twice, compare every byte.",
+        discussion: """
+            Needs nothing but this program and ZeroMQ. It makes two checkpoints of 0.2 GB with \
+            different weights, one on disk and one in shared memory, starts an engine with two \
+            tensor-parallel workers as processes, updates it from the first and then from the \
+            second, and compares every byte that the workers hold with the files. It takes a few \
+            seconds and removes all that it made.
+            """)
+
+    private static let workerCount = 2
+    private static let checkpoints: [(name: String, seed: UInt64)] = [
+        ("demo-step-1", 1), ("demo-step-2", 2),
+    ]
+    /// Small enough for several buckets.
+    private static let bucketByteCountMax = 32 << 20
+
+    func run() async throws {
+        let disk = try PrivateDirectory(parent: "/tmp", prefix: PoolNames.demoPrefix)
+        let memory = try PrivateDirectory(parent: "/dev/shm", prefix: PoolNames.demoPrefix)
+        defer {
+            disk.remove()
+            memory.remove()
+        }
+        let engine = try CheckpointEngine(
+            configuration: EngineConfiguration(
+                bucketByteCountMax: Self.bucketByteCountMax,
+                zeroMQLibraryNames: ZeroMQLibraries.names()),
+            logger: Logger(label: "demo") { _ in SwiftLogNoOpLogHandler() })
+        do {
+            try await run(engine, disk: disk.path, memory: memory.path)
+        } catch {
+            await engine.shutDown()
+            throw error
+        }
+        await engine.shutDown()
+    }
+
+    private func run(_ engine: CheckpointEngine, disk: String, memory: String) async throws {
+        let socket = "\(memory)/engine.sock"
+        let reference = ReferenceEngine(
+            workerCount: Self.workerCount, memoryPrefix: "\(memory)/parameters",
+            zeroMQLibraryNames: ZeroMQLibraries.names())
+        var logger = Logger(label: "reference-engine")
+        logger.logLevel = .error
+        let instance = EngineInstance(updateURL: "http://localhost", unixSocketPath: socket)
+        try await withThrowingTaskGroup(of: Void.self) { [logger] group in
+            group.addTask {
+                try await reference.run(address: .unixDomainSocket(path: socket), logger: logger)
+            }
+            group.addTask {
+                try await engine.waitUntilReady([instance], timeoutSeconds: 30) { _, _ in }
+                print("engine ready: \(Self.workerCount) workers, one process each")
+                for (checkpoint, directory) in zip(Self.checkpoints, [disk, memory]) {
+                    try await Self.update(
+                        engine, instance, checkpoint, files: directory, memory: memory)
+                }
+                print("every byte is right on every worker, twice")
+            }
+            // The job ends first, or the engine fails first: either way the other one is done.
+            try await group.next()
+            group.cancelAll()
+        }
+    }
+
+    private static func update(
+        _ engine: CheckpointEngine, _ instance: EngineInstance,
+        _ checkpoint: (name: String, seed: UInt64), files directory: String, memory: String
+    ) async throws {
+        let files = try DemoCheckpoint.write(to: directory, seed: checkpoint.seed)
+        guard let name = CheckpointName(checkpoint.name) else { return }
+        let summary = try await engine.register(name, paths: files)
+        print(
+            "registered \(name): \(summary.tensors) tensors in \(summary.files) files, "
+                + "\(summary.bytes) bytes, \(summary.inPlaceBytes > 0 ? "used in place" : "read from disk") in "
+                + "\(seconds(summary.registerSeconds)) s")
+        let started = try await engine.startUpdate(
+            name, UpdateRequest(instances: [instance], timeoutSeconds: 60))
+        let status = try await engine.finishedUpdate(started.id)
+        if let failure = status.error {
+            throw DemoCheckpoint.Failure(description: failure.message)
+        }
+        let rate = Double(status.bytes * status.workers.count) / 1e9 / max(status.seconds, 1e-9)
+        print("updated in \(seconds(status.seconds)) s, \(seconds(rate)) GB/s over all workers:")
+        for line in Timeline(status: status).lines { print(line) }
+        let comparison = try DemoComparison(
+            files: files, memoryPaths: (0..<workerCount).map { "\(memory)/parameters-\($0)" },
+            bucketByteCountMax: bucketByteCountMax)
+        guard comparison.different.isEmpty else {
+            throw DemoCheckpoint.Failure(
+                description: "\(comparison.different.count) tensors differ: "
+                    + comparison.different.prefix(5).joined(separator: ", "))
+        }
+        print("compared \(comparison.byteCount) bytes: equal")
+        try await engine.unregister(name)
+    }
+
+    private static func seconds(_ value: Double) -> Double { (value * 1000).rounded() / 1000 }
+}

@@ -1,0 +1,103 @@
+import CheckpointJSON
+import Hummingbird
+import Logging
+import ServiceLifecycle
+
+/// A small engine for demonstrations and benchmarks: the HTTP calls of vLLM that an update makes, and
+/// tensor-parallel workers as processes that copy their slices.
+struct ReferenceEngine {
+    private static let bodyByteCountMax = 1 << 20
+    let workers: [ReferenceWorkerProcess]
+
+    init(workerCount: Int, memoryPrefix: String, zeroMQLibraryNames: [String]) {
+        workers = (0..<workerCount).map { rank in
+            ReferenceWorkerProcess(
+                rank: rank, worldSize: workerCount, memoryPath: "\(memoryPrefix)-\(rank)",
+                zeroMQLibraryNames: zeroMQLibraryNames)
+        }
+    }
+
+    /// Serves until the task is cancelled or the service group shuts down.
+    func run(address: BindAddress, logger: Logger) async throws {
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for worker in workers {
+                group.addTask { try await worker.run() }
+            }
+            group.addTask { try await serve(address, logger) }
+            // The server ends first when asked to; a worker that ends by itself leaves it serving.
+            defer { for worker in workers { worker.stop() } }
+            for _ in workers { try await group.next() }
+        }
+    }
+
+    private func serve(_ address: BindAddress, _ logger: Logger) async throws {
+        let application = Application(
+            router: router(), configuration: ApplicationConfiguration(address: address),
+            logger: logger)
+        defer { for worker in workers { worker.stop() } }
+        try await application.run()
+    }
+
+    private func router() -> Router<BasicRequestContext> {
+        let router = Router()
+        router.get("/health") { _, _ in HTTPResponse.Status.ok }
+        router.get("/get_world_size") { _, _ in
+            Self.json(.ok, [("world_size", .integer(workers.count))])
+        }
+        router.post("/reset_prefix_cache") { _, _ in Self.json(.ok, [("success", .bool(true))]) }
+        router.post("/collective_rpc") { request, _ in
+            let body = try await request.body.collect(upTo: Self.bodyByteCountMax)
+            return try await update(Array(body.readableBytesView))
+        }
+        router.post("/memcpy/:bytes") { _, context in
+            let byteCount = try context.parameters.require("bytes", as: Int.self)
+            return await answer { try await $0.ask("memcpy \(byteCount)") }
+        }
+        return router
+    }
+
+    private func update(_ body: [UInt8]) async throws -> Response {
+        let limits = JSONLimits(
+            byteCountMax: Self.bodyByteCountMax, depthMax: 8,
+            stringByteCountMax: Self.bodyByteCountMax)
+        guard case .object(let call) = try JSONValue.parse(body, limits: limits),
+            case .array(let arguments)? = call["args"], case .object(let map)? = arguments.first
+        else {
+            return Self.json(.badRequest, [("error", .string("the call has no map of addresses"))])
+        }
+        return await answer { worker in
+            guard case .string(let address)? = map["CPU-\(worker.rank)"] else {
+                throw ReferenceWorkerProcess.Failure(
+                    description: "the map has no address for CPU-\(worker.rank)")
+            }
+            return try await worker.ask("update \(address)")
+        }
+    }
+
+    /// Asks all workers at once: 200 with their answers, or 500 with the first failure.
+    private func answer(
+        _ ask: @escaping @Sendable (ReferenceWorkerProcess) async throws -> String
+    ) async -> Response {
+        do {
+            let results = try await withThrowingTaskGroup(of: (Int, String).self) { group in
+                for worker in workers {
+                    group.addTask { (worker.rank, try await ask(worker)) }
+                }
+                return try await group.reduce(into: [:]) { $0[$1.0] = $1.1 }
+            }
+            let values = results.sorted { $0.key < $1.key }.map { JSONValue.string($0.value) }
+            return Self.json(.ok, [("results", .array(values))])
+        } catch {
+            return Self.json(.internalServerError, [("error", .string("\(error)"))])
+        }
+    }
+
+    private static func json(_ status: HTTPResponse.Status, _ fields: [(String, JSONValue)])
+        -> Response
+    {
+        Response(
+            status: status, headers: [.contentType: "application/json"],
+            body: ResponseBody(
+                byteBuffer: ByteBuffer(bytes: JSONValue.object(JSONObject(fields)).encoded())))
+    }
+}

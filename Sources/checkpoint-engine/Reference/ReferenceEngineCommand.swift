@@ -1,0 +1,26 @@
+import ArgumentParser
+import CheckpointDevice
+import Hummingbird
+import Logging
+
+/// Serves the reference engine, for benchmarks and fault tests.
+struct ReferenceEngineCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "reference-engine",
+        abstract: "An engine without a model, for benchmarks and tests.", shouldDisplay: false)
+
+    @Option(help: "Workers, as processes.") var workers = 2
+    @Option(help: "The unix socket to serve on.") var uds: String
+    @Option(help: "ZeroMQ libraries to try.") var zmqLibrary: [String] = ["libzmq.so.5"]
+
+    func run() async throws {
+        let directory = try PrivateDirectory(parent: "/dev/shm", prefix: PoolNames.prefix)
+        defer { directory.remove() }
+        let engine = ReferenceEngine(
+            workerCount: workers, memoryPrefix: "\(directory.path)/parameters",
+            zeroMQLibraryNames: zmqLibrary)
+        var logger = Logger(label: "reference-engine")
+        logger.logLevel = .warning
+        try await engine.run(address: .unixDomainSocket(path: uds), logger: logger)
+    }
+}

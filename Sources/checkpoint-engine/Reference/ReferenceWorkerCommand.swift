@@ -1,0 +1,48 @@
+import ArgumentParser
+import CheckpointModel
+import CheckpointWorker
+import Glibc
+
+/// One process of the reference engine: reads a line for each thing to do, answers with a line.
+///
+/// `update ADDRESS` takes an update and answers `ok` or `error REASON`; `memcpy BYTES` copies that
+/// much with one plain copy and answers `ok SECONDS`. It ends with its standard input.
+struct ReferenceWorkerCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "reference-worker", abstract: "One worker of the reference engine.",
+        shouldDisplay: false)
+
+    @Option var rank: Int
+    @Option var worldSize: Int
+    @Option var memory: String
+    @Option var zmqLibrary: [String] = []
+
+    func run() throws {
+        let context = try ZeroMQContext(libraryNames: zmqLibrary)
+        let memory = ReferenceMemory(path: memory, rank: rank, worldSize: worldSize)
+        let worker = ReferenceWorker(id: .cpu(rank: rank), memory: memory, context: context)
+        setvbuf(stdout, nil, _IOLBF, 0)
+        while let line = readLine() {
+            print(answer(line, worker))
+        }
+    }
+
+    private func answer(_ line: String, _ worker: ReferenceWorker) -> String {
+        let words = line.split(separator: " ", maxSplits: 1).map(String.init)
+        do throws(WorkerError) {
+            switch (words.first, words.last.flatMap(Int.init)) {
+            case ("update", _) where words.count == 2:
+                try worker.run(address: words[1])
+                return "ok"
+            case ("memcpy", let byteCount?):
+                let path = "\(memory).copy-\(rank)"
+                defer { unlink(path) }
+                return "ok \(try PlainCopy.seconds(byteCount: byteCount, scratchPath: path))"
+            default:
+                return "error the request \(line) is none that a worker knows"
+            }
+        } catch {
+            return "error " + error.message.split(separator: "\n").joined(separator: " ")
+        }
+    }
+}

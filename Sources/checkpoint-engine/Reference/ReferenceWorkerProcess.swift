@@ -1,0 +1,68 @@
+import Subprocess
+
+/// A child process that runs `reference-worker`, and the queue of things for it to do.
+final class ReferenceWorkerProcess: Sendable {
+    struct Failure: Error, CustomStringConvertible {
+        let description: String
+    }
+
+    private typealias Request = (line: String, answer: CheckedContinuation<String, Never>)
+
+    let rank: Int
+    private let arguments: [String]
+    private let requests: AsyncStream<Request>
+    private let continuation: AsyncStream<Request>.Continuation
+
+    init(rank: Int, worldSize: Int, memoryPath: String, zeroMQLibraryNames: [String]) {
+        self.rank = rank
+        self.arguments =
+            [
+                "reference-worker", "--rank", "\(rank)", "--world-size", "\(worldSize)",
+                "--memory", memoryPath,
+            ] + zeroMQLibraryNames.flatMap { ["--zmq-library", $0] }
+        (self.requests, self.continuation) = AsyncStream.makeStream(of: Request.self)
+    }
+
+    /// Runs the child until ``stop()``, or until it ends by itself.
+    func run() async throws {
+        defer { refuseAll() }
+        _ = try await Subprocess.run(
+            .path("/proc/self/exe"), arguments: Arguments(arguments), input: .inputWriter,
+            output: .sequence, error: .discarded
+        ) { execution in
+            var answers = execution.standardOutput.strings().makeAsyncIterator()
+            for await request in requests {
+                _ = try? await execution.standardInputWriter.write(request.line + "\n")
+                let answer = try? await answers.next()
+                request.answer.resume(returning: answer ?? "error worker \(rank) has ended")
+                if answer == nil { break }
+            }
+            try await execution.standardInputWriter.finish()
+        }
+    }
+
+    /// Asks the child; throws when it answers with an error.
+    func ask(_ line: String) async throws(Failure) -> String {
+        let answer = await withCheckedContinuation { answer in
+            if case .terminated = continuation.yield((line, answer)) {
+                answer.resume(returning: "error worker \(rank) has ended")
+            }
+        }
+        guard answer == "ok" || answer.hasPrefix("ok ") else {
+            throw Failure(description: "worker \(rank): \(answer)")
+        }
+        return String(answer.dropFirst(3))
+    }
+
+    /// Closes the child's standard input, so that it ends.
+    func stop() { continuation.finish() }
+
+    private func refuseAll() {
+        continuation.finish()
+        Task { [requests, rank] in
+            for await request in requests {
+                request.answer.resume(returning: "error worker \(rank) has ended")
+            }
+        }
+    }
+}
