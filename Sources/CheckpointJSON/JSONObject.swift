@@ -1,0 +1,31 @@
+/// A JSON object: its keys are unique and keep their order.
+public struct JSONObject: Sendable, Hashable {
+    /// In the order of the text.
+    public private(set) var keys: [String]
+    public private(set) var members: [String: JSONValue]
+
+    /// An empty object.
+    public init() {
+        self.keys = []
+        self.members = [:]
+    }
+
+    /// Takes keys that our own code made unique.
+    public init(_ members: [(String, JSONValue)]) {
+        self.init()
+        for (key, value) in members {
+            let isNew = insert(key, value)
+            precondition(isNew, "a key stands twice in an object that our code makes")
+        }
+    }
+
+    public subscript(_ key: String) -> JSONValue? { members[key] }
+
+    /// Adds a member at the end; `false`, and nothing is changed, when the key is taken.
+    mutating func insert(_ key: String, _ value: JSONValue) -> Bool {
+        guard members[key] == nil else { return false }
+        members[key] = value
+        keys.append(key)
+        return true
+    }
+}
