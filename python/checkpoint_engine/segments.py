@@ -1,0 +1,162 @@
+"""The server's shared memory as torch tensors, without a copy."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+import sys
+import warnings
+from typing import TYPE_CHECKING
+
+from .dtypes import DTYPES
+from .errors import DTypeError, SegmentError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from .catalog import Segment, TensorRow
+
+
+def _open(segment: Segment) -> int:
+    """A descriptor of the segment's file, which is the caller's. Raises ``SegmentError``."""
+    try:
+        descriptor = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        raise SegmentError(
+            f"the segment {segment.path} cannot be opened: {error.strerror}; engine and server "
+            "must run on one host, as one user, and share /dev/shm"
+        ) from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise SegmentError(f"the segment {segment.path} is not a regular file")
+        if (status.st_ino, status.st_size) != (segment.inode, segment.bytes):
+            raise SegmentError(
+                f"the segment {segment.path} is another file than the server's: expected inode "
+                f"{segment.inode} of {segment.bytes} bytes, got inode {status.st_ino} of "
+                f"{status.st_size}; engine and server must share /dev/shm"
+            )
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+class MappedSegment:
+    """One file of the server's memory, mapped for reading.
+
+    The tensors made from it keep the mapping alive, so that a tensor which outlives it is never a
+    dangling pointer; ``close`` tells whether there is one.
+    """
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self._map: mmap.mmap | None = None
+        self._base: torch.Tensor | None = None
+        descriptor = _open(segment)
+        try:
+            if segment.bytes > 0:
+                self._map = mmap.mmap(descriptor, segment.bytes, prot=mmap.PROT_READ)
+        except (OSError, ValueError) as error:
+            raise SegmentError(f"the segment {segment.path} cannot be mapped: {error}") from error
+        finally:
+            os.close(descriptor)
+
+    def bytes_at(self, offset: int, length: int) -> torch.Tensor:
+        """``length`` > 0 bytes, ``offset`` bytes after the data offset, as a tensor of bytes."""
+        start = self.segment.data_offset + offset
+        return self._bytes()[start : start + length]
+
+    def _bytes(self) -> torch.Tensor:
+        import torch
+
+        if self._base is None:
+            if self._map is None:
+                raise SegmentError(f"the segment {self.segment.path} has no bytes")
+            # torch keeps the memory view, and the view blocks the map's close: that is how `close`
+            # finds tensors that are still in use.
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="The given buffer is not writable")
+                self._base = torch.frombuffer(memoryview(self._map), dtype=torch.uint8)
+        return self._base
+
+    def close(self) -> bool:
+        """Ends the mapping; ``False`` when a tensor still uses it, whose end it then awaits."""
+        self._base = None
+        if self._map is not None:
+            try:
+                self._map.close()
+            except BufferError:
+                return False
+            self._map = None
+        return True
+
+
+class SegmentTensors:
+    """Makes the tensors of a catalog from its mapped segments."""
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        """Maps all segments or none. Raises ``SegmentError``."""
+        if sys.byteorder != "little":
+            raise SegmentError("checkpoints are little-endian, and this machine is not")
+        self._segments: list[MappedSegment] = []
+        try:
+            for segment in segments:
+                self._segments.append(MappedSegment(segment))
+        except SegmentError:
+            self.close()
+            raise
+
+    def check(self, tensors: Sequence[TensorRow]) -> None:
+        """Raises ``DTypeError`` when torch lacks the type of one of ``tensors``."""
+        for name in {tensor.dtype for tensor in tensors}:
+            first = next(tensor for tensor in tensors if tensor.dtype == name)
+            _torch_dtype(first)
+        for tensor in tensors:
+            packed = DTYPES[tensor.dtype].packed
+            if packed > 1 and (not tensor.shape or tensor.shape[-1] % packed != 0):
+                raise DTypeError(
+                    f"the tensor {tensor.name} of type {tensor.dtype} has the shape "
+                    f"{list(tensor.shape)}; torch packs {packed} elements of its last dimension"
+                )
+
+    def tensor(self, row: TensorRow) -> torch.Tensor:
+        """The tensor that ``row`` describes: a view of the server's memory, not to be written to.
+
+        A tensor whose first byte is not aligned to its element is copied.
+        """
+        import torch
+
+        dtype = _torch_dtype(row)
+        shape = list(row.shape)
+        packed = DTYPES[row.dtype].packed
+        if packed > 1:
+            shape[-1] //= packed
+        length = row.byte_count
+        if length == 0:
+            return torch.empty(shape, dtype=dtype)
+        segment = self._segments[row.segment]
+        raw = segment.bytes_at(row.offset, length)
+        if (segment.segment.data_offset + row.offset) % dtype.itemsize != 0:
+            raw = raw.clone()
+        return raw.view(dtype).view(shape)
+
+    def close(self) -> list[str]:
+        """Ends all mappings; the paths of those that a tensor still uses."""
+        return [segment.segment.path for segment in self._segments if not segment.close()]
+
+
+def _torch_dtype(row: TensorRow) -> torch.dtype:
+    import torch
+
+    name = DTYPES[row.dtype].torch_name
+    dtype = None if name is None else getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise DTypeError(
+            f"the tensor {row.name} has the type {row.dtype}, which torch {torch.__version__} does "
+            "not have; convert the checkpoint or update torch"
+        )
+    return dtype

@@ -1,0 +1,79 @@
+"""vLLM's worker extension; ``checkpoint_engine.worker`` exports it for ``--worker-extension-cls``.
+
+vLLM adds the class to the bases of its own worker, which therefore must have no attribute of the
+same name; what the extension needs beside its one method are functions of this package.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import zmq
+
+from .errors import WorkerIdError
+
+_CONTEXT_ATTRIBUTE = "_checkpoint_engine_zmq_context"
+
+
+class VllmColocateWorkerExtension:
+    """Gives vLLM's worker the method that an update calls over ``/collective_rpc``."""
+
+    def update_weights_from_ipc(self, zmq_handles: dict[str, str]) -> None:
+        """Takes new weights from the server; ``zmq_handles`` maps worker ids to addresses.
+
+        Raises ``checkpoint_engine.errors.UpdateError``. The engine lives on after a failure, with a
+        mixture of old and new weights, and takes the next update of the whole checkpoint.
+        """
+        # Imported here, because `worker` exports this class.
+        import vllm
+
+        from .vllm_reload import LayerwiseReload
+        from .worker import update_weights_from_ipc
+
+        worker_id = vllm_worker_id(self)
+        address = _address(zmq_handles, worker_id)
+        reload = LayerwiseReload(self)
+        update_weights_from_ipc(
+            _context(self),
+            address,
+            run=reload.load,
+            post_hook=reload.commit,
+            abort_hook=reload.discard,
+            worker_id=worker_id,
+            software=f"vllm {vllm.__version__}",
+        )
+
+
+def vllm_worker_id(worker: Any) -> str:
+    """``GPU-<uuid>``, or ``CPU-<rank in the engine>``, of a worker of vLLM."""
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        parallel = worker.vllm_config.parallel_config
+        return f"CPU-{parallel.data_parallel_index * parallel.world_size + worker.rank}"
+    uuid = str(current_platform.get_device_uuid(worker.device.index))
+    return uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"
+
+
+def _address(zmq_handles: object, worker_id: str) -> str:
+    if not isinstance(zmq_handles, dict):
+        raise WorkerIdError(
+            f"the map of worker ids to addresses is a {type(zmq_handles).__name__}, not a dict"
+        )
+    address = zmq_handles.get(worker_id)
+    if not isinstance(address, str):
+        known = ", ".join(sorted(map(str, zmq_handles))) or "none"
+        raise WorkerIdError(
+            f"the update has no address for the worker {worker_id}; it has them for: {known}. Name "
+            "the devices of this engine in the request"
+        )
+    return address
+
+
+def _context(worker: Any) -> zmq.Context[zmq.Socket[bytes]]:
+    """The ZeroMQ context of ``worker``, which lives as long as it does."""
+    context = getattr(worker, _CONTEXT_ATTRIBUTE, None)
+    if not isinstance(context, zmq.Context):
+        context = zmq.Context()
+        setattr(worker, _CONTEXT_ATTRIBUTE, context)
+    return context

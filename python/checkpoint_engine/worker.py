@@ -1,0 +1,72 @@
+"""What inference engines import: the update of one worker, and vLLM's worker extension."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import __version__
+from .channel import Channel
+from .session import Hooks, Session
+from .vllm_extension import VllmColocateWorkerExtension
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+    import zmq
+
+__all__ = ["VllmColocateWorkerExtension", "update_weights_from_ipc"]
+
+
+def update_weights_from_ipc(
+    zmq_ctx: zmq.Context[zmq.Socket[bytes]],
+    zmq_handle: str,
+    device_id: int | None = None,
+    *,
+    run: Callable[[list[tuple[str, torch.Tensor]]], object],
+    post_hook: Callable[[], object] | None = None,
+    abort_hook: Callable[[], object] | None = None,
+    worker_id: str | None = None,
+    software: str | None = None,
+) -> None:
+    """Takes part in one update as the worker of one device; returns when it is committed.
+
+    ``zmq_handle`` is the address that the server gave for this worker. ``run`` is called for each
+    bucket with names and full tensors as they stand in the checkpoint, ``post_hook`` once when all
+    workers have loaded everything, and ``abort_hook`` when the update fails, before the server is
+    told that this worker has stopped.
+
+    The tensors are views of the server's memory on the CPU, mapped for reading: writing to one ends
+    the process. They hold their values until ``post_hook`` has returned or ``abort_hook`` is
+    called; what must live longer has to be copied, and an update whose load kept one fails.
+
+    ``worker_id`` is ``GPU-<uuid>`` or ``CPU-<rank in the engine>``; by default that of the CUDA
+    device ``device_id``, or ``CPU-0`` without CUDA. ``software`` names the engine to the server.
+
+    Every wait for the server is bounded: by the deadline that it states, by ``HANDSHAKE_TIMEOUT_S``
+    of ``checkpoint_engine.session`` before that; it ends at once when the connection is lost.
+
+    Raises ``checkpoint_engine.errors.UpdateError``: ``LoadError`` from an exception of ``run`` or
+    ``post_hook``, ``AbortedError`` when another worker or the server failed, and others. The socket
+    is closed and the memory unmapped in any case.
+    """
+    channel = Channel(zmq_ctx, zmq_handle)
+    try:
+        session = Session(
+            channel,
+            worker_id or _worker_id(device_id),
+            software or f"checkpoint_engine {__version__}",
+            Hooks(run, post_hook, abort_hook),
+        )
+        session.serve()
+    finally:
+        channel.close()
+
+
+def _worker_id(device_id: int | None) -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return "CPU-0"
+    index = torch.cuda.current_device() if device_id is None else device_id
+    return f"GPU-{torch.cuda.get_device_properties(index).uuid}"
