@@ -2,6 +2,7 @@
 #include "CNativeSystem.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -11,6 +12,10 @@ int ce_open(const char *path, int flags, unsigned int mode) {
 
 int ce_pipe(int ends[2]) {
     return pipe2(ends, O_CLOEXEC | O_NONBLOCK);
+}
+
+void ce_thread_name(const char *name) {
+    pthread_setname_np(pthread_self(), name);
 }
 
 const char *ce_error_text(int number) {

@@ -1,6 +1,7 @@
 import CheckpointDevice
 import CheckpointFiles
 public import CheckpointModel
+import Logging
 
 extension CheckpointEngine {
     /// Registers the checkpoint that `paths` name (safetensors files, directories or index files)
@@ -25,21 +26,32 @@ extension CheckpointEngine {
         do throws(EngineError) {
             let registration = Registration(
                 paths: paths, pool: pool, readThreadCount: configuration.readThreadCount,
-                progress: progress, onProgress: onProgress)
-            let registered = try await withTaskCancellationHandler {
-                () async throws(EngineError) in
-                try await BlockingThread.run("ckpt-register") { () throws(EngineError) in
-                    try registration.run()
-                }
-            } onCancel: {
-                progress.cancel()
-            }
-            return finished(name, registered)
+                bucketByteCountMax: configuration.bucketByteCountMax, progress: progress, onProgress: onProgress)
+            return finished(name, try await run(registration))
         } catch {
             entries[name] = nil
             counters.registrationFailures += 1
             throw error
         }
+    }
+
+    /// Runs the blocking part on a thread of its own; cancelling the task ends it.
+    private func run(_ registration: Registration) async throws(EngineError)
+        -> RegisteredCheckpoint
+    {
+        let result: Result<RegisteredCheckpoint, EngineError> = await withTaskCancellationHandler {
+            do throws(EngineError) {
+                return .success(
+                    try await BlockingThread.run("ckpt-register") { () throws(EngineError) in
+                        try registration.run()
+                    })
+            } catch {
+                return .failure(error)
+            }
+        } onCancel: {
+            registration.progress.cancel()
+        }
+        return try result.get()
     }
 
     private func finished(_ name: CheckpointName, _ registered: RegisteredCheckpoint)

@@ -1,6 +1,8 @@
+import CheckpointDevice
 public import CheckpointModel
 import CheckpointPlan
 import CheckpointWorker
+import Logging
 
 extension CheckpointEngine {
     /// Starts an update and returns its first status at once. One update runs at a time on an
@@ -11,12 +13,9 @@ extension CheckpointEngine {
         try checkRunning()
         let addresses = try Self.addresses(request)
         let registered = try registered(name, for: addresses)
-        let plan = UpdatePlan(
-            catalog: registered.source.catalog,
-            bucketByteCountMax: configuration.bucketByteCountMax)
-        let record = UpdateRecord(Self.status(id: history.nextID(), name, plan))
+        let record = UpdateRecord(Self.status(id: history.nextID(), name, registered.plan))
         let job = UpdateJob(
-            id: record.id, checkpoint: name, registered: registered, plan: plan,
+            id: record.id, checkpoint: name, registered: registered,
             engines: zip(addresses, request.instances).map { ($0, $1.workerCount) },
             deadline: .now + .seconds(request.timeoutSeconds),
             resetsPrefixCache: request.resetsPrefixCache, socketDirectory: sockets.path,

@@ -1,6 +1,7 @@
 import CheckpointDevice
 import CheckpointFiles
 import CheckpointModel
+import CheckpointPlan
 
 /// A checkpoint whose bytes all lie in shared memory. Immutable; owned by the registry.
 struct RegisteredCheckpoint: Sendable {
@@ -9,6 +10,7 @@ struct RegisteredCheckpoint: Sendable {
     let locations: [SegmentLocation]
     /// The pool's segments, for the shards that were read from disk.
     let segments: [PoolSegment]
+    let plan: UpdatePlan
     let seconds: Double
 
     var pooledByteCount: Int { segments.reduce(0) { $0 + $1.byteCount } }

@@ -1,12 +1,14 @@
 import CheckpointDevice
 import CheckpointFiles
 import CheckpointModel
+import CheckpointPlan
 
 /// Brings a checkpoint into shared memory: the blocking part of a registration.
 struct Registration: Sendable {
     let paths: [String]
     let pool: SegmentPool
     let readThreadCount: Int?
+    let bucketByteCountMax: Int
     let progress: RegistrationProgress
     let onProgress: (@Sendable (Int, Int) -> Void)?
 
@@ -28,6 +30,7 @@ struct Registration: Sendable {
         }
         return RegisteredCheckpoint(
             source: source, locations: Self.locations(of: source, segments), segments: segments,
+            plan: UpdatePlan(catalog: source.catalog, bucketByteCountMax: bucketByteCountMax),
             seconds: progress.start.duration(to: .now).inSeconds)
     }
 

@@ -1,4 +1,6 @@
+import CheckpointFiles
 import CheckpointModel
+import CheckpointPlan
 import Synchronization
 
 /// One name of the registry and the state that its checkpoint is in.

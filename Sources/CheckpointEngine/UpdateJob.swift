@@ -1,3 +1,5 @@
+import CheckpointDevice
+import CheckpointFiles
 import CheckpointModel
 import CheckpointPlan
 import CheckpointWorker
@@ -7,7 +9,6 @@ struct UpdateJob: Sendable {
     let id: String
     let checkpoint: CheckpointName
     let registered: RegisteredCheckpoint
-    let plan: UpdatePlan
     let engines: [(address: EngineAddress, workerCount: Int?)]
     let deadline: ContinuousClock.Instant
     let resetsPrefixCache: Bool
@@ -163,9 +164,9 @@ extension UpdateJob {
             update: id, checkpoint: checkpoint.description, endpoints: endpoints,
             catalog: CatalogMessage(
                 segments: registered.locations,
-                tensors: plan.order.map { catalog.tensors[$0] }),
+                tensors: registered.plan.order.map { catalog.tensors[$0] }),
             schedule: DeliverySchedule(
-                buckets: plan.buckets.map {
+                buckets: registered.plan.buckets.map {
                     DeliverySchedule.Bucket(
                         first: $0.first, count: $0.count, byteCount: $0.byteCount)
                 }),

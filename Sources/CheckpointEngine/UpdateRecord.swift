@@ -1,3 +1,4 @@
+import CheckpointModel
 import CheckpointWorker
 import Synchronization
 

@@ -9,6 +9,9 @@ int ce_open(const char *path, int flags, unsigned int mode);
 // A pipe whose two ends are closed by exec and never block.
 int ce_pipe(int ends[2]);
 
+// Names the calling thread; the kernel keeps 15 bytes.
+void ce_thread_name(const char *name);
+
 // The text of an error number, a constant string; NULL for a number without one. (glibc 2.32)
 const char *ce_error_text(int number);
 

@@ -3,6 +3,8 @@ import CheckpointModel
 
 extension CatalogMessage {
     private static let tensorCountMax = 2_000_000
+    private static let dimensionCountMax = 64
+    private static let rowByteCountTypical = 96
     private static let body = JSONLimits(
         byteCountMax: 1 << 30, depthMax: 4, stringByteCountMax: 64 << 10)
 
@@ -44,39 +46,52 @@ extension CatalogMessage {
     private static func tensors(_ bytes: [UInt8], in segments: [SegmentLocation])
         throws(WorkerError) -> [TensorEntry]
     {
-        let value: JSONValue
+        var tensors: [TensorEntry] = []
         do throws(JSONError) {
-            value = try JSONValue.parse(bytes, limits: body)
+            var cursor = try JSONCursor(bytes, limits: body)
+            try cursor.beginArray()
+            while try cursor.nextElement() {
+                guard tensors.count < tensorCountMax, let tensor = try row(&cursor, in: segments)
+                else {
+                    throw JSONError(
+                        .unexpectedKind, "row \(tensors.count) does not fit its segment",
+                        at: cursor.byteOffset)
+                }
+                tensors.append(tensor)
+            }
+            try cursor.end()
         } catch {
             throw MessageFrames.violation("the catalog's body: \(error)")
         }
-        guard case .array(let rows) = value, rows.count <= tensorCountMax else {
-            throw MessageFrames.violation("the catalog's body is not an array of rows")
-        }
-        return try rows.map { row throws(WorkerError) in try tensor(row, in: segments) }
+        return tensors
     }
 
-    private static func tensor(_ row: JSONValue, in segments: [SegmentLocation])
-        throws(WorkerError) -> TensorEntry
+    /// `[name, dtype, [dimension, …], segment, offset]`; `nil` when the tensor is impossible.
+    private static func row(_ cursor: inout JSONCursor, in segments: [SegmentLocation])
+        throws(JSONError) -> TensorEntry?
     {
-        guard case .array(let fields) = row, fields.count == 5,
-            case .string(let name) = fields[0], case .string(let dtypeName) = fields[1],
-            case .array(let dimensionValues) = fields[2], case .integer(let segment) = fields[3],
-            case .integer(let offset) = fields[4]
-        else { throw MessageFrames.violation("a row of the catalog has another form") }
-        let dimensions = dimensionValues.compactMap { value -> Int? in
-            guard case .integer(let dimension) = value else { return nil }
-            return dimension
+        try cursor.beginArray()
+        guard try cursor.nextElement() else { return nil }
+        let name = try cursor.readString()
+        guard try cursor.nextElement() else { return nil }
+        let dtype = DType(rawValue: try cursor.readString())
+        guard try cursor.nextElement() else { return nil }
+        var dimensions: [Int] = []
+        try cursor.beginArray()
+        while try cursor.nextElement() {
+            guard dimensions.count < dimensionCountMax else { return nil }
+            dimensions.append(try cursor.readInteger())
         }
-        guard let dtype = DType(rawValue: dtypeName), dimensions.count == dimensionValues.count,
-            let shape = Shape(dimensions), let byteCount = shape.byteCount(of: dtype),
+        guard try cursor.nextElement() else { return nil }
+        let segment = try cursor.readInteger()
+        guard try cursor.nextElement() else { return nil }
+        let offset = try cursor.readInteger()
+        guard try !cursor.nextElement(), let dtype, let shape = Shape(dimensions),
+            let byteCount = shape.byteCount(of: dtype),
             let range = ByteRange(offset: offset, byteCount: byteCount),
             segments.indices.contains(segment),
             range.end <= segments[segment].fileByteCount - segments[segment].dataOffset
-        else {
-            throw MessageFrames.violation(
-                "the tensor \(name) of type \(dtypeName) does not fit its segment")
-        }
+        else { return nil }
         return TensorEntry(
             name: name, dtype: dtype, shape: shape, shard: segment, range: range)
     }
@@ -88,15 +103,11 @@ extension CatalogMessage {
                 ("tensors", .integer(tensors.count)), ("bytes", .integer(byteCount)),
                 ("segments", .array(segments.map(Self.value))),
             ])
-        var body: [UInt8] = []
-        body.reserveCapacity(tensors.count * 96)
-        body.append(UInt8(ascii: "["))
-        for (place, tensor) in tensors.enumerated() {
-            if place > 0 { body.append(UInt8(ascii: ",")) }
-            body.append(contentsOf: Self.value(tensor).encoded())
-        }
-        body.append(UInt8(ascii: "]"))
-        return [header, body]
+        var writer = JSONWriter(capacity: tensors.count * Self.rowByteCountTypical)
+        writer.beginArray()
+        for tensor in tensors { Self.write(tensor, to: &writer) }
+        writer.endArray()
+        return [header, writer.bytes]
     }
 
     private static func value(_ segment: SegmentLocation) -> JSONValue {
@@ -108,11 +119,15 @@ extension CatalogMessage {
             ]))
     }
 
-    private static func value(_ tensor: TensorEntry) -> JSONValue {
-        .array([
-            .string(tensor.name), .string(tensor.dtype.rawValue),
-            .array(tensor.shape.dimensions.map(JSONValue.integer)), .integer(tensor.shard),
-            .integer(tensor.range.offset),
-        ])
+    private static func write(_ tensor: TensorEntry, to writer: inout JSONWriter) {
+        writer.beginArray()
+        writer.string(tensor.name)
+        writer.string(tensor.dtype.rawValue)
+        writer.beginArray()
+        for dimension in tensor.shape.dimensions { writer.integer(dimension) }
+        writer.endArray()
+        writer.integer(tensor.shard)
+        writer.integer(tensor.range.offset)
+        writer.endArray()
     }
 }

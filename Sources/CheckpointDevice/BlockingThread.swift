@@ -1,7 +1,8 @@
+import CNative
 import Glibc
 
 /// Runs blocking calls on threads of their own, off the cooperative pool.
-enum BlockingThread {
+public enum BlockingThread {
     /// The kernel keeps this many bytes of a thread's name.
     private static let nameByteCountMax = 15
     private static let stackByteCount = 1 << 20
@@ -12,7 +13,7 @@ enum BlockingThread {
     }
 
     /// Starts a thread called `name` for `body` and returns its result; waits as long as it runs.
-    static func run<Value: Sendable, Failure: Error>(
+    public static func run<Value: Sendable, Failure: Error>(
         _ name: String, _ body: @escaping @Sendable () throws(Failure) -> Value
     ) async throws(Failure) -> Value {
         let result: Result<Value, Failure> = await withCheckedContinuation { continuation in
@@ -54,6 +55,6 @@ enum BlockingThread {
     private static func setName(_ name: String) {
         let text = String(decoding: name.utf8.prefix(nameByteCountMax), as: UTF8.self)
         // SAFETY: the bridged string lives for the call.
-        _ = unsafe pthread_setname_np(pthread_self(), text)
+        unsafe ce_thread_name(text)
     }
 }
