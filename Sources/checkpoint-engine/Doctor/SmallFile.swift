@@ -1,0 +1,8 @@
+import FoundationEssentials
+
+/// Text files of the kernel's.
+enum SmallFile {
+    static func text(_ path: String) -> String? {
+        FileManager.default.contents(atPath: path).map { String(decoding: $0, as: UTF8.self) }
+    }
+}

@@ -1,0 +1,86 @@
+import ArgumentParser
+import CheckpointEngine
+
+/// Flags about the engine inside this process, the same for `update` and `serve`.
+struct EngineOptions: ParsableArguments {
+    @Option(
+        name: .customLong("bucket-size"),
+        help: Variables.help(
+            "bucket-size",
+            "The most bytes that a worker loads at once, for example 512MiB (the default).",
+            "bytes"))
+    var bucketSize: ByteCountValue?
+
+    @Option(
+        name: .customLong("read-threads"),
+        help: Variables.help(
+            "read-threads", "Threads that read files from disk; the default follows the cores.",
+            "count"))
+    var readThreads: CountValue?
+
+    @Option(
+        name: .customLong("memory-limit"),
+        help: Variables.help(
+            "memory-limit",
+            "The most shared memory that checkpoints may take; the default is what the machine has.",
+            "bytes"))
+    var memoryLimit: ByteCountValue?
+
+    @Option(
+        name: .customLong("shared-memory-dir"),
+        help: Variables.help(
+            "shared-memory-dir",
+            "The tmpfs that checkpoints are put on. Engine workers have to see it under the same "
+                + "path (default: /dev/shm).", "dir"),
+        completion: .directory)
+    var sharedMemoryDirectory: PathValue?
+
+    @Option(
+        name: .customLong("runtime-dir"),
+        help: Variables.help(
+            "runtime-dir",
+            "Where the private directory for worker sockets is made. Engine workers have to see it "
+                + "under the same path (default: /tmp).", "dir"),
+        completion: .directory)
+    var runtimeDirectory: PathValue?
+
+    @Option(
+        name: .customLong("zmq-library"),
+        help: Variables.help(
+            "zmq-library",
+            "The file of the ZeroMQ library; the default is the system's libzmq.so.5, else the one "
+                + "inside an installed pyzmq.", "file"),
+        completion: .file())
+    var zeroMQLibrary: PathValue?
+
+    func configuration(_ variables: Variables) throws -> EngineConfiguration {
+        let bucket = try variables.value(bucketSize, "bucket-size")?.byteCount
+        return EngineConfiguration(
+            sharedMemoryDirectory: try Self.directory(
+                variables.value(sharedMemoryDirectory, "shared-memory-dir"), "/dev/shm"),
+            runtimeDirectory: try Self.directory(
+                variables.value(runtimeDirectory, "runtime-dir"), "/tmp"),
+            memoryByteCountMax: try variables.value(memoryLimit, "memory-limit")?.byteCount,
+            readThreadCount: try variables.value(readThreads, "read-threads")?.count,
+            bucketByteCountMax: bucket ?? EngineConfiguration.bucketByteCountDefault,
+            zeroMQLibraryNames: try zeroMQLibraryNames(variables))
+    }
+
+    /// The library that was named, or all places where one may be.
+    func zeroMQLibraryNames(_ variables: Variables) throws -> [String] {
+        if let given = try variables.value(zeroMQLibrary, "zmq-library") { return [given.path] }
+        return EngineConfiguration.zeroMQLibraryNamesDefault
+            + PythonLibraries.zeroMQ(variables)
+    }
+
+    /// Workers open paths below it, so it has to be absolute.
+    private static func directory(_ given: PathValue?, _ fallback: String) throws -> String {
+        guard let given else { return fallback }
+        guard given.path.hasPrefix("/") else {
+            throw ValidationError(
+                "The directory '\(given.path)' is not an absolute path; engine workers in other "
+                    + "working directories could not find it.")
+        }
+        return given.path
+    }
+}

@@ -1,0 +1,89 @@
+import ArgumentParser
+import FoundationEssentials
+
+/// The environment variables that stand for flags, and the few others that the program reads. No
+/// other file reads the environment.
+struct Variables: Sendable {
+    static let prefix = "CHECKPOINT_ENGINE_"
+    /// The variables of this process, read once.
+    static let process = Variables(ProcessInfo.processInfo.environment)
+
+    private let values: [String: String]
+
+    init(_ values: [String: String]) {
+        self.values = values
+    }
+
+    /// `CHECKPOINT_ENGINE_SLEEP_TIME` for `sleep-time`.
+    static func name(_ flag: String) -> String {
+        prefix + flag.uppercased().split(separator: "-").joined(separator: "_")
+    }
+
+    /// Help for a flag that is also a variable.
+    static func help(_ flag: String, _ text: String, _ value: String? = nil) -> ArgumentHelp {
+        ArgumentHelp("\(text) [\(name(flag))]", valueName: value)
+    }
+
+    /// What was given on the command line, else what the flag's variable says; an empty variable
+    /// counts as unset.
+    func value<Value: CommandValue>(_ given: Value?, _ flag: String) throws -> Value? {
+        if let given { return given }
+        return try text(flag).map { try Self.parse($0, flag) }
+    }
+
+    /// The same for a flag that may be repeated; its variable separates values by commas.
+    func values<Value: CommandValue>(_ given: [Value], _ flag: String) throws -> [Value] {
+        guard given.isEmpty, let text = text(flag) else { return given }
+        return try text.split(separator: ",").map { try Self.parse(String($0), flag) }
+    }
+
+    /// The same for a switch.
+    func isOn(_ given: Bool?, _ flag: String) throws -> Bool {
+        if let given { return given }
+        guard let text = text(flag) else { return false }
+        switch text.lowercased() {
+        case "1", "true", "yes", "on": return true
+        case "0", "false", "no", "off": return false
+        default:
+            throw ValidationError(
+                "The variable \(Self.name(flag)) is '\(text)': expected true or false.")
+        }
+    }
+
+    /// The value of a flag that has to be given.
+    func required<Value: CommandValue>(_ given: Value?, _ flag: String) throws -> Value {
+        guard let value = try value(given, flag) else {
+            throw ValidationError(
+                "Missing expected option '--\(flag)' (or the variable \(Self.name(flag))).")
+        }
+        return value
+    }
+
+    private func text(_ flag: String) -> String? {
+        guard let text = values[Self.name(flag)], !text.isEmpty else { return nil }
+        return text
+    }
+
+    private static func parse<Value: CommandValue>(_ text: String, _ flag: String) throws -> Value {
+        guard let value = Value(argument: text) else {
+            throw ValidationError(
+                "The variable \(name(flag)) is '\(text)': expected \(Value.rule).")
+        }
+        return value
+    }
+}
+
+extension Variables {
+    /// Directories of Python environments that may hold pyzmq: that of the activated environment,
+    /// of conda, and of the user.
+    var pythonPrefixes: [String] {
+        var prefixes = ["VIRTUAL_ENV", "CONDA_PREFIX"].compactMap { values[$0] }
+        if let home = values["HOME"] { prefixes.append(home + "/.local") }
+        return prefixes.filter { $0.hasPrefix("/") }
+    }
+
+    /// The directories of `PATH`.
+    var searchPath: [String] {
+        (values["PATH"] ?? "").split(separator: ":").map(String.init).filter { $0.hasPrefix("/") }
+    }
+}

@@ -1,0 +1,38 @@
+import ArgumentParser
+
+/// `checkpoint-engine`.
+struct RootCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "checkpoint-engine",
+        abstract: "Put new weights into running inference engines, without a restart.",
+        discussion: """
+            A checkpoint (safetensors files) is read into shared memory once; the workers of the \
+            engines take the tensors from there. An engine has to run the worker extension of the \
+            Python package checkpoint-engine:
+
+              VLLM_SERVER_DEV_MODE=1 vllm serve MODEL \\
+                --worker-extension-cls checkpoint_engine.worker.VllmColocateWorkerExtension
+
+            One update, then exit:
+
+              checkpoint-engine update --checkpoint-path /models/new \\
+                --endpoint http://127.0.0.1:8000
+
+            A daemon that keeps checkpoints and takes orders over HTTP:
+
+              checkpoint-engine serve --listen 127.0.0.1:19731
+
+            Look before you leap:
+
+              checkpoint-engine inspect /models/new
+              checkpoint-engine doctor
+
+            Each flag can be set by the variable that its help names in brackets, as in \
+            CHECKPOINT_ENGINE_TIMEOUT=60; the command line wins. Exit codes: 0 success, 1 failure, \
+            2 wrong usage, 130 after Ctrl-C, 143 after SIGTERM (serve: 0, it was asked to stop).
+            """,
+        version: Version.current,
+        subcommands: [
+            UpdateCommand.self, ServeCommand.self, InspectCommand.self, DoctorCommand.self,
+        ])
+}

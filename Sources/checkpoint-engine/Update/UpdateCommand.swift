@@ -1,0 +1,144 @@
+import ArgumentParser
+import CheckpointEngine
+
+/// `checkpoint-engine update`: the whole job once.
+struct UpdateCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "update",
+        abstract: "Update running engines from a checkpoint, then exit.",
+        discussion: """
+            Waits until every engine is ready, reads the checkpoint into shared memory (files that \
+            lie there already are used in place), hands all tensors to all workers, resets the \
+            engines' prefix caches, and prints what it took. The exit code is 0 only if every \
+            worker has committed the new weights.
+
+            One engine:
+
+              checkpoint-engine update --checkpoint-path /models/new \\
+                --endpoint http://127.0.0.1:8000
+
+            Two engines on one machine, in the order of their GPUs:
+
+              checkpoint-engine update --checkpoint-path /models/new \\
+                --endpoint http://127.0.0.1:8000 --endpoint http://127.0.0.1:8001
+
+            For scripts, with the status as JSON on standard output:
+
+              checkpoint-engine update --checkpoint-path /dev/shm/step-100 --consume \\
+                --endpoint http://127.0.0.1:8000 --timeout 60 --json
+            """)
+
+    @Option(
+        name: .customLong("checkpoint-path"),
+        help: Variables.help(
+            "checkpoint-path",
+            "The checkpoint: a directory, a model.safetensors.index.json or a .safetensors file.",
+            "path"),
+        completion: .file())
+    var checkpointPath: PathValue?
+
+    @Option(
+        name: .customLong("endpoint"),
+        help: Variables.help(
+            "endpoint",
+            "The URL of an engine; without a path the update goes to /collective_rpc. Repeat it for "
+                + "several engines, in the order of their GPUs; the variable separates them by "
+                + "commas.", "url"))
+    var endpoints: [EndpointValue] = []
+
+    @Option(
+        name: .customLong("uds"),
+        help: Variables.help(
+            "uds",
+            "The unix socket of an engine, used instead of its URL's host and port: one for all, "
+                + "or one for each --endpoint.", "path"),
+        completion: .file())
+    var sockets: [PathValue] = []
+
+    @Option(
+        name: .customLong("checkpoint-name"),
+        help: Variables.help(
+            "checkpoint-name",
+            "The name in messages and logs (default: my-checkpoint-iter-0).", "name"))
+    var checkpointName: NameValue?
+
+    @Option(
+        name: .customLong("inference-parallel-size"),
+        help: Variables.help(
+            "inference-parallel-size",
+            "Workers of each engine; the default is what the engine tells.", "count"))
+    var workerCount: CountValue?
+
+    @Option(
+        name: .customLong("update-method"),
+        help: Variables.help(
+            "update-method",
+            "How the weights travel (default: broadcast). This version has broadcast only.",
+            "method"))
+    var method: UpdateMethod?
+
+    @Option(
+        name: .customLong("save-metas-file"),
+        help: Variables.help(
+            "save-metas-file", "Write the checkpoint's metas to this file, as JSON.", "file"),
+        completion: .file())
+    var metasFile: PathValue?
+
+    @Option(
+        name: .customLong("sleep-time"),
+        help: Variables.help(
+            "sleep-time",
+            "Keep the process and its checkpoint for so long after the update (default: 0).",
+            "seconds"))
+    var sleepTime: SecondsValue?
+
+    @Option(
+        name: .customLong("timeout"),
+        help: Variables.help("timeout", "The deadline of the update (default: 300).", "seconds"))
+    var timeout: SecondsValue?
+
+    @Option(
+        name: .customLong("ready-timeout"),
+        help: Variables.help(
+            "ready-timeout",
+            "How long to wait for the engines to be ready (default: as --timeout).", "seconds"))
+    var readyTimeout: SecondsValue?
+
+    @Flag(
+        name: .customLong("consume"), inversion: .prefixedNo,
+        help: Variables.help(
+            "consume",
+            "Delete the files that lie in shared memory, after the update has succeeded (default: "
+                + "no)."))
+    var consumes: Bool?
+
+    @Flag(
+        name: .customLong("json"), inversion: .prefixedNo,
+        help: Variables.help(
+            "json", "Print the final status as JSON instead of a table (default: no)."))
+    var json: Bool?
+
+    @OptionGroup var engineOptions: EngineOptions
+
+    @OptionGroup var logOptions: LogOptions
+
+    func run() async throws {
+        let variables = Variables.process
+        let order = try updateOrder(variables)
+        let configuration = try engineOptions.configuration(variables)
+        let logger = try logOptions.logger(default: .notice, variables)
+        let signals = try StopSignals.install()
+        let engine = try CheckpointEngine(configuration: configuration, logger: logger)
+        let job = UpdateRun(engine: engine, order: order)
+        let outcome: StopSignals.Outcome<Void>
+        do {
+            outcome = try await StopSignals.guarding(
+                signals, cancels: true, stop: { await job.stop() }, work: { try await job.run() })
+        } catch {
+            await engine.shutDown()
+            throw error
+        }
+        await engine.shutDown()
+        if case .signalled(let number) = outcome { throw ExitCode(128 + number) }
+    }
+}

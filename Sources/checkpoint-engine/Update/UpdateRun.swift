@@ -1,0 +1,101 @@
+import CheckpointEngine
+import CheckpointFiles
+import CheckpointModel
+import Synchronization
+
+/// One run of `update`, from the wait for the engines to the summary.
+struct UpdateRun: Sendable {
+    private static let pollInterval = Duration.milliseconds(100)
+
+    let engine: CheckpointEngine
+    let order: UpdateOrder
+    let display = ProgressDisplay()
+
+    func run() async throws {
+        defer { display.end() }
+        // A checkpoint that cannot be used is told at once, not after the wait for the engines.
+        _ = try CheckpointSource.open(paths: [order.path])
+        try await waitForEngines()
+        let checkpoint = try await register()
+        if let path = order.metasFile { try await saveMetas(path) }
+        let status = try await update()
+        display.end()
+        try report(status, checkpoint)
+        if let failure = status.error {
+            throw CommandError(
+                "the update \(status.id) failed in the stage \(status.stage.rawValue): "
+                    + failure.message, cause: failure.cause)
+        }
+        if order.sleepSeconds > 0 {
+            display.begin("sleep", "keeping the checkpoint for \(order.sleepSeconds) s")
+            try await Task.sleep(for: .seconds(order.sleepSeconds))
+        }
+        try await engine.unregister(order.name, releasesMemory: true)
+    }
+
+    /// Ends what runs, after a signal.
+    func stop() async {
+        display.note("stopping: the update is cancelled, its memory and files are removed")
+        await engine.shutDown()
+    }
+
+    private func waitForEngines() async throws {
+        let count = order.request.instances.count
+        display.begin("ready", "asking \(count == 1 ? "the engine" : "\(count) engines")")
+        let told = Mutex<[String: String]>([:])
+        try await engine.waitUntilReady(
+            order.request.instances, timeoutSeconds: order.readySeconds
+        ) { engine, answer in
+            // Each answer once: a starting engine says the same for minutes.
+            let isNew = told.withLock { $0.updateValue(answer, forKey: engine) != answer }
+            if isNew { display.note("waiting for \(engine): \(answer)") }
+        }
+    }
+
+    private func register() async throws -> CheckpointSummary {
+        display.begin("register", order.path)
+        let summary = try await engine.register(
+            order.name, paths: [order.path], consumes: order.consumes
+        ) { done, total in
+            display.report(done, total)
+        }
+        display.note(
+            "\(summary.tensors) tensors, \(TextFormat.bytes(summary.bytes)) in \(summary.files) "
+                + "files, \(TextFormat.fixed(summary.registerSeconds, 2)) s")
+        return summary
+    }
+
+    private func saveMetas(_ path: String) async throws {
+        let document = try await engine.gatherMetas(order.name)
+        try OutputFile.write(Array(try JSONOutput.text(document).utf8), to: path)
+        display.note("metas written to \(path)")
+    }
+
+    private func update() async throws -> UpdateStatus {
+        display.begin("update", order.request.instances.map(\.updateURL).joined(separator: ", "))
+        let started = try await engine.startUpdate(order.name, order.request)
+        return try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { try await showProgress(started.id) }
+            let ended = try await engine.finishedUpdate(started.id)
+            group.cancelAll()
+            return ended
+        }
+    }
+
+    /// Reports until it is cancelled.
+    private func showProgress(_ id: String) async throws {
+        while !Task.isCancelled {
+            let status = try await engine.update(id)
+            if status.stage == .reload { display.report(status.loadedBytes, status.bytes) }
+            try? await Task.sleep(for: Self.pollInterval)
+        }
+    }
+
+    private func report(_ status: UpdateStatus, _ checkpoint: CheckpointSummary) throws {
+        guard order.printsJSON else {
+            Terminal.standardOutput.write(UpdateReport.text(status, checkpoint))
+            return
+        }
+        Terminal.standardOutput.write(try JSONOutput.text(status))
+    }
+}
