@@ -44,10 +44,13 @@ struct ControlRoutes: Sendable {
             // The router makes the HEAD of every GET.
             if method == .head, handlers[.get] != nil { continue }
             router.on(path, method: method) { request, _ -> Response in
-                throw ControlError(
-                    .methodNotAllowed,
-                    "the path \(request.uri.path) does not take \(method.rawValue); it takes "
-                        + allowed)
+                var response = Response.failure(
+                    ControlError(
+                        .methodNotAllowed,
+                        "the path \(request.uri.path) does not take \(method.rawValue); it takes "
+                            + allowed))
+                response.headers[.allow] = allowed
+                return response
             }
         }
     }

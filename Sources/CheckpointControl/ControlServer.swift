@@ -73,20 +73,24 @@ public struct ControlServer: Sendable {
         // The framework's own lines are of no use to operators; ours say what happens.
         var frameworkLogger = logger
         frameworkLogger.logLevel = max(.warning, logger.logLevel)
+        let isListening = Atomic(false)
         let routes = ControlRoutes(engine: engine, configuration: configuration, logger: logger)
         let application = Application(
             router: routes.makeRouter(),
             server: .http1(configuration: .init(idleTimeout: Self.idleTimeout)),
             configuration: ApplicationConfiguration(address: address),
-            onServerRunning: { onRunning($0) },
+            onServerRunning: { channel in
+                isListening.store(true, ordering: .relaxed)
+                onRunning(channel)
+            },
             logger: frameworkLogger)
         do {
             try await application.run()
-        } catch let error as IOError {
+        } catch where !isListening.load(ordering: .relaxed) && !(error is CancellationError) {
             throw ControlError(
                 .listenFailed,
-                "cannot listen on \(configuration.address): stop the process that uses the "
-                    + "address, or choose another one",
+                "cannot listen on \(configuration.address): it has to be an address of this "
+                    + "machine, or a path in an existing directory, that no other process uses",
                 cause: "\(error)")
         }
     }
