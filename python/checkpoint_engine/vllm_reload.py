@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from .errors import UpdateError
+from .vllm_experts import ExpertKernels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +41,7 @@ class LayerwiseReload:
     def __init__(self, worker: Any) -> None:
         self._worker = worker
         self._model: torch.nn.Module = worker.get_model()
+        self._expert_kernels = ExpertKernels()
         self._has_begun = False
         self._is_tied = False
         self._head: tuple[str, torch.Tensor] | None = None
@@ -67,6 +69,7 @@ class LayerwiseReload:
             self._check_head()
             check_layers(self._model)
             finalize_layerwise_reload(self._model, self._worker.model_config)
+            self._expert_kernels.put_back()
             for head in _tied_heads(self._model):
                 # Nothing was loaded into the head itself, but kernels of the CPU use a packed copy.
                 head.quant_method.process_weights_after_loading(head)
@@ -78,6 +81,7 @@ class LayerwiseReload:
     def discard(self) -> None:
         """Puts the old tensors back into the layers that were not complete, and drops the new."""
         self._drop()
+        self._expert_kernels.put_back()
         if self._has_begun:
             self._put_back()
 
@@ -93,6 +97,7 @@ class LayerwiseReload:
         self._has_begun = True
         self._is_tied = _has_tied_head(self._model)
         initialize_layerwise_reload(self._model)
+        self._expert_kernels.set_aside(self._model)
         if _has_draft_model(self._worker):
             _logger.warning("The draft model keeps its weights: only the main model is updated")
 
