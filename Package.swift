@@ -29,6 +29,7 @@ let hummingbirdTesting = Target.Dependency.product(
 let argumentParser = Target.Dependency.product(
     name: "ArgumentParser", package: "swift-argument-parser")
 let subprocess = Target.Dependency.product(name: "Subprocess", package: "swift-subprocess")
+let system = Target.Dependency.product(name: "SystemPackage", package: "swift-system")
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
@@ -46,6 +47,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
         .package(
             url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1", traits: []),
         .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
@@ -79,7 +81,7 @@ let package = Package(
             dependencies: [
                 "CheckpointModel", "CheckpointJSON", "CheckpointFiles", "CheckpointPlan",
                 "CheckpointDevice", "CheckpointWorker", "CheckpointEngine", "CheckpointControl",
-                argumentParser, hummingbird, lifecycle, subprocess, log,
+                argumentParser, hummingbird, lifecycle, subprocess, system, log,
             ],
             path: "Sources/checkpoint-engine",
             swiftSettings: strict),

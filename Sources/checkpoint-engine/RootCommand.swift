@@ -34,5 +34,6 @@ struct RootCommand: AsyncParsableCommand {
         version: Version.current,
         subcommands: [
             UpdateCommand.self, ServeCommand.self, InspectCommand.self, DoctorCommand.self,
+            DemoCommand.self, ReferenceEngineCommand.self, ReferenceWorkerCommand.self,
         ])
 }

@@ -25,6 +25,10 @@ struct DemoCommand: AsyncParsableCommand {
     /// Small enough for several buckets.
     private static let bucketByteCountMax = 32 << 20
 
+    private static var zeroMQLibraryNames: [String] {
+        EngineConfiguration.zeroMQLibraryNamesDefault + PythonLibraries.zeroMQ(.process)
+    }
+
     func run() async throws {
         let disk = try PrivateDirectory(parent: "/tmp", prefix: PoolNames.demoPrefix)
         let memory = try PrivateDirectory(parent: "/dev/shm", prefix: PoolNames.demoPrefix)
@@ -35,7 +39,7 @@ struct DemoCommand: AsyncParsableCommand {
         let engine = try CheckpointEngine(
             configuration: EngineConfiguration(
                 bucketByteCountMax: Self.bucketByteCountMax,
-                zeroMQLibraryNames: ZeroMQLibraries.names()),
+                zeroMQLibraryNames: Self.zeroMQLibraryNames),
             logger: Logger(label: "demo") { _ in SwiftLogNoOpLogHandler() })
         do {
             try await run(engine, disk: disk.path, memory: memory.path)
@@ -50,7 +54,7 @@ struct DemoCommand: AsyncParsableCommand {
         let socket = "\(memory)/engine.sock"
         let reference = ReferenceEngine(
             workerCount: Self.workerCount, memoryPrefix: "\(memory)/parameters",
-            zeroMQLibraryNames: ZeroMQLibraries.names())
+            zeroMQLibraryNames: Self.zeroMQLibraryNames)
         var logger = Logger(label: "reference-engine")
         logger.logLevel = .error
         let instance = EngineInstance(updateURL: "http://localhost", unixSocketPath: socket)

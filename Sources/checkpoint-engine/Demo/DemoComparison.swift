@@ -1,4 +1,5 @@
 import CheckpointFiles
+import CheckpointModel
 import CheckpointPlan
 import CheckpointWorker
 

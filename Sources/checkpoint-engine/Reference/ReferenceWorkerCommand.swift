@@ -1,7 +1,6 @@
 import ArgumentParser
 import CheckpointModel
 import CheckpointWorker
-import Glibc
 
 /// One process of the reference engine: reads a line for each thing to do, answers with a line.
 ///
@@ -21,9 +20,8 @@ struct ReferenceWorkerCommand: ParsableCommand {
         let context = try ZeroMQContext(libraryNames: zmqLibrary)
         let memory = ReferenceMemory(path: memory, rank: rank, worldSize: worldSize)
         let worker = ReferenceWorker(id: .cpu(rank: rank), memory: memory, context: context)
-        setvbuf(stdout, nil, _IOLBF, 0)
         while let line = readLine() {
-            print(answer(line, worker))
+            Terminal.standardOutput.write(answer(line, worker) + "\n")
         }
     }
 
@@ -36,7 +34,6 @@ struct ReferenceWorkerCommand: ParsableCommand {
                 return "ok"
             case ("memcpy", let byteCount?):
                 let path = "\(memory).copy-\(rank)"
-                defer { unlink(path) }
                 return "ok \(try PlainCopy.seconds(byteCount: byteCount, scratchPath: path))"
             default:
                 return "error the request \(line) is none that a worker knows"

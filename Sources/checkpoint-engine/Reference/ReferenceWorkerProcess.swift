@@ -1,4 +1,5 @@
 import Subprocess
+import SystemPackage
 
 /// A child process that runs `reference-worker`, and the queue of things for it to do.
 final class ReferenceWorkerProcess: Sendable {
