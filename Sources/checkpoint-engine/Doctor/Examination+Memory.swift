@@ -20,10 +20,9 @@ extension Examination {
                 subject, .fail, "\(path) is on \(type), not on a tmpfs",
                 remedy: "mount a tmpfs there, or name one with --shared-memory-dir")
         }
-        guard let space = try? FileManager.default.attributesOfFileSystem(forPath: path),
-            let total = Self.count(space[.systemSize]),
-            let free = Self.count(space[.systemFreeSize])
-        else { return Finding(subject, .fail, "the size of \(path) cannot be read") }
+        guard let (free, total) = FileSystemSpace.of(path) else {
+            return Finding(subject, .fail, "the size of \(path) cannot be read")
+        }
         let detail = "\(path): \(TextFormat.bytes(free)) free of \(TextFormat.bytes(total))"
         guard free >= Self.sharedMemoryByteCountMin else {
             return Finding(
@@ -32,11 +31,6 @@ extension Examination {
                     + "mount -o remount,size=64g \(path)")
         }
         return Finding(subject, .ok, detail)
-    }
-
-    /// The number type of file system attributes is not documented.
-    private static func count(_ value: Any?) -> Int? {
-        (value as? any BinaryInteger).flatMap { Int(exactly: $0) }
     }
 
     func machineMemory() -> Finding {
