@@ -13,6 +13,8 @@ final class ZeroMQSocket {
     static let frameCountMax = 4
     let context: ZeroMQContext
     let handle: ZeroMQTable.Handle
+    /// Receives this socket's events; lives as long as this socket at least.
+    private var monitorSocket: ZeroMQSocket?
     private var table: ZeroMQTable { context.table }
 
     init(_ kind: Kind, context: ZeroMQContext, lingerMilliseconds: CInt) throws(WorkerError) {
@@ -25,7 +27,10 @@ final class ZeroMQSocket {
     }
 
     deinit {
-        // SAFETY: the handle is closed once, on the thread that used it.
+        // The library's thread waits for ever on a monitor whose reader has gone; so the events are
+        // switched off while `monitorSocket` still lives, which it does until this body ends.
+        // SAFETY: the handle is used and closed once, on the thread that used it before.
+        if monitorSocket != nil { _ = unsafe table.monitor(handle, nil, 0) }
         _ = unsafe table.socketClose(handle)
     }
 
@@ -56,6 +61,7 @@ final class ZeroMQSocket {
         }
         let monitor = try ZeroMQSocket(.pair, context: context, lingerMilliseconds: 0)
         try monitor.connect(address)
+        monitorSocket = monitor
         return monitor
     }
 

@@ -56,7 +56,7 @@ struct DemoCommand: AsyncParsableCommand {
             workerCount: Self.workerCount, memoryPrefix: "\(memory)/parameters",
             zeroMQLibraryNames: Self.zeroMQLibraryNames)
         var logger = Logger(label: "reference-engine")
-        logger.logLevel = .error
+        logger.logLevel = .critical
         let instance = EngineInstance(updateURL: "http://localhost", unixSocketPath: socket)
         try await withThrowingTaskGroup(of: Void.self) { [logger] group in
             group.addTask {
@@ -64,12 +64,12 @@ struct DemoCommand: AsyncParsableCommand {
             }
             group.addTask {
                 try await engine.waitUntilReady([instance], timeoutSeconds: 30) { _, _ in }
-                print("engine ready: \(Self.workerCount) workers, one process each")
+                Self.say("engine ready: \(Self.workerCount) workers, one process each")
                 for (checkpoint, directory) in zip(Self.checkpoints, [disk, memory]) {
                     try await Self.update(
                         engine, instance, checkpoint, files: directory, memory: memory)
                 }
-                print("every byte is right on every worker, twice")
+                Self.say("every byte is right on every worker, twice")
             }
             // The job ends first, or the engine fails first: either way the other one is done.
             try await group.next()
@@ -84,7 +84,7 @@ struct DemoCommand: AsyncParsableCommand {
         let files = try DemoCheckpoint.write(to: directory, seed: checkpoint.seed)
         guard let name = CheckpointName(checkpoint.name) else { return }
         let summary = try await engine.register(name, paths: files)
-        print(
+        say(
             "registered \(name): \(summary.tensors) tensors in \(summary.files) files, "
                 + "\(summary.bytes) bytes, \(summary.inPlaceBytes > 0 ? "used in place" : "read from disk") in "
                 + "\(seconds(summary.registerSeconds)) s")
@@ -95,8 +95,8 @@ struct DemoCommand: AsyncParsableCommand {
             throw DemoCheckpoint.Failure(description: failure.message)
         }
         let rate = Double(status.bytes * status.workers.count) / 1e9 / max(status.seconds, 1e-9)
-        print("updated in \(seconds(status.seconds)) s, \(seconds(rate)) GB/s over all workers:")
-        for line in Timeline(status: status).lines { print(line) }
+        say("updated in \(seconds(status.seconds)) s, \(seconds(rate)) GB/s over all workers:")
+        for line in Timeline(status: status).lines { say(line) }
         let comparison = try DemoComparison(
             files: files, memoryPaths: (0..<workerCount).map { "\(memory)/parameters-\($0)" },
             bucketByteCountMax: bucketByteCountMax)
@@ -105,9 +105,11 @@ struct DemoCommand: AsyncParsableCommand {
                 description: "\(comparison.different.count) tensors differ: "
                     + comparison.different.prefix(5).joined(separator: ", "))
         }
-        print("compared \(comparison.byteCount) bytes: equal")
+        say("compared \(comparison.byteCount) bytes: equal")
         try await engine.unregister(name)
     }
+
+    private static func say(_ line: String) { Terminal.standardOutput.write(line + "\n") }
 
     private static func seconds(_ value: Double) -> Double { (value * 1000).rounded() / 1000 }
 }
