@@ -26,8 +26,10 @@ struct Examination {
         if configuration.runtimeDirectory != configuration.sharedMemoryDirectory {
             parents.append(configuration.runtimeDirectory)
         }
-        let paths = parents.flatMap {
-            PrivateDirectory.leftovers(parent: $0, prefix: PoolNames.prefix)
+        let paths = parents.flatMap { parent in
+            [PoolNames.prefix, PoolNames.demoPrefix].flatMap {
+                PrivateDirectory.leftovers(parent: parent, prefix: $0)
+            }
         }
         guard !paths.isEmpty else {
             return [Finding("leftovers", .ok, "no files of killed processes")]
@@ -35,7 +37,8 @@ struct Examination {
         return paths.map {
             Finding(
                 "leftovers", .warn, "\($0) belongs to a process that was killed",
-                remedy: "the next update or serve of this user removes it")
+                remedy: "the next update, serve or demo of this user removes what its own kind left"
+            )
         }
     }
 }
