@@ -32,10 +32,10 @@ class Channel:
         self._is_lost = False
         self._connect_deadline = time.monotonic() + CONNECT_TIMEOUT_S
         self._socket = context.socket(zmq.REP)
+        self._monitor = self._socket.get_monitor_socket(_EVENTS)
         try:
             self._socket.setsockopt(zmq.LINGER, LINGER_MS)
             self._socket.setsockopt(zmq.MAXMSGSIZE, BODY_BYTES_MAX)
-            self._monitor = self._socket.get_monitor_socket(_EVENTS)
             self._socket.connect(address)
         except zmq.ZMQError as error:
             self.close()
@@ -90,6 +90,8 @@ class Channel:
         """Closes the connection; an answer on its way may still leave for ``LINGER_MS``."""
         if not self._socket.closed:
             self._socket.disable_monitor()
+            # Not closed by the line above: an open one would block the end of the context.
+            self._monitor.close(linger=0)
             self._socket.close()
 
     def _read_events(self) -> None:

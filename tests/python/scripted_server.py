@@ -1,7 +1,7 @@
 """A server of the worker protocol for tests: it sends what its script says, and keeps what comes.
 
-``Server`` has one DEALER socket for one worker. ``publish`` writes tensors into files of shared memory
-and describes them in a catalog; ``deliver`` carries out a whole update.
+``Server`` has one DEALER socket for one worker. ``publish`` writes tensors into files of shared
+memory and describes them in a catalog; ``Server.deliver`` carries out a whole update.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import torch
+    from typing_extensions import Self
 
 ANSWER_TIMEOUT_S = 60.0
 
@@ -43,7 +44,7 @@ DTYPE_NAMES = {
 
 
 @dataclass(frozen=True)
-class Failed(Exception):
+class WorkerFailedError(Exception):
     """The worker answered with ``error``."""
 
     failure: protocol.Failure
@@ -70,9 +71,7 @@ def publish(
         content.extend(bytes(-len(content) % alignment))
         dtype = DTYPE_NAMES[str(tensor.dtype).removeprefix("torch.")]
         rows.append(
-            protocol.TensorRow(
-                name, dtype, tuple(tensor.shape), place % segments, len(content)
-            )
+            protocol.TensorRow(name, dtype, tuple(tensor.shape), place % segments, len(content))
         )
         if tensor.numel() > 0:
             flat = tensor.detach().contiguous().view(-1).view(torch.uint8)
@@ -111,7 +110,7 @@ class Server:
         self._socket.setsockopt(zmq.LINGER, 1000)
         self._socket.bind(self.address)
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -145,15 +144,15 @@ class Server:
         return protocol.decode_worker(self.receive_frames(timeout))
 
     def ask(self, message: protocol.ServerMessage) -> protocol.WorkerMessage:
-        """Sends a message and waits for its answer. Raises ``Failed`` for an ``error``."""
+        """Sends a message and waits for its answer. Raises ``WorkerFailedError`` for an ``error``."""
         self.send(message)
         return self.answer()
 
     def answer(self) -> protocol.WorkerMessage:
-        """The next answer. Raises ``Failed`` for an ``error``."""
+        """The next answer. Raises ``WorkerFailedError`` for an ``error``."""
         answer = self.receive()
         if isinstance(answer, protocol.Failure):
-            raise Failed(answer)
+            raise WorkerFailedError(answer)
         return answer
 
     def greet(self, deadline_ms: int = 60_000) -> protocol.WorkerHello:
@@ -176,20 +175,18 @@ class Server:
         return answers
 
     def deliver(self, catalog: protocol.Catalog, *, tensors_each: int = 8) -> None:
-        """A whole update. After an ``error`` it aborts, reads the answer, and raises ``Failed``."""
+        """A whole update. After an ``error`` it aborts, reads the answer, and raises ``WorkerFailedError``."""
         try:
             greeting = self.greet()
             assert self.ask(catalog) == protocol.Ready()
             buckets = buckets_of(catalog, tensors_each)
-            for loaded, bucket in zip(
-                self.reload(buckets, greeting.credits), buckets, strict=True
-            ):
+            for loaded, bucket in zip(self.reload(buckets, greeting.credits), buckets, strict=True):
                 rows = catalog.tensors[bucket.first : bucket.first + bucket.count]
                 assert loaded.index == bucket.index
                 assert loaded.bytes == sum(row.byte_count for row in rows)
             assert self.ask(protocol.Release()) == protocol.Released()
             assert isinstance(self.ask(protocol.Commit()), protocol.Committed)
-        except Failed as error:
+        except WorkerFailedError as error:
             self.abort(str(error.failure.message))
             raise
 

@@ -1,7 +1,7 @@
 """Makes tiny models with random weights, without any download: ``make_model.py --help``.
 
-The weights are drawn so that greedy tokens vary from step to step and differ from seed to seed; a tiny
-model with small weights would only repeat one token.
+The weights are drawn so that greedy tokens vary from step to step and differ from seed to seed; a
+tiny model with small weights would only repeat one token.
 """
 
 from __future__ import annotations
@@ -105,9 +105,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--max-shard-size", default=SHARD_SIZE_MAX, help="for example 1MB")
     arguments = parser.parse_args()
-    make_model(
-        arguments.folder, arguments.architecture, arguments.seed, arguments.max_shard_size
-    )
+    make_model(arguments.folder, arguments.architecture, arguments.seed, arguments.max_shard_size)
 
 
 if __name__ == "__main__":
