@@ -86,7 +86,7 @@ public struct ControlServer: Sendable {
             logger: frameworkLogger)
         do {
             try await application.run()
-        } catch where !isListening.load(ordering: .relaxed) && !(error is CancellationError) {
+        } catch  where !isListening.load(ordering: .relaxed) && !(error is CancellationError) {
             throw ControlError(
                 .listenFailed,
                 "cannot listen on \(configuration.address): it has to be an address of this "

@@ -1,7 +1,6 @@
 import CheckpointJSON
 import Hummingbird
 import HummingbirdTesting
-import NIOCore
 import Testing
 
 @testable import CheckpointControl

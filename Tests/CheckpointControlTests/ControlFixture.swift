@@ -3,7 +3,6 @@ import FoundationEssentials
 import Hummingbird
 import HummingbirdTesting
 import Logging
-import NIOCore
 import Testing
 
 @testable import CheckpointControl

@@ -4,7 +4,6 @@ import FoundationEssentials
 import Glibc
 import Hummingbird
 import HummingbirdTesting
-import NIOCore
 import Testing
 
 @testable import CheckpointControl

@@ -1,6 +1,4 @@
 import FoundationEssentials
-import NIOCore
-import Hummingbird
 import Testing
 
 @testable import CheckpointControl

@@ -2,7 +2,6 @@ import CheckpointEngine
 import CheckpointJSON
 import Hummingbird
 import HummingbirdTesting
-import NIOCore
 import Testing
 
 @testable import CheckpointControl
