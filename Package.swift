@@ -59,7 +59,7 @@ let package = Package(
         .target(name: "CNative"),
         library("CheckpointModel", []),
         library("CheckpointJSON", []),
-        library("CheckpointFiles", ["CheckpointModel", "CheckpointJSON"]),
+        library("CheckpointFiles", ["CNative", "CheckpointModel", "CheckpointJSON"]),
         library("CheckpointPlan", ["CheckpointModel"]),
         library("CheckpointDevice", ["CNative", "CheckpointModel"]),
         library(

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 int ce_open(const char *path, int flags, unsigned int mode) {
@@ -12,6 +13,11 @@ int ce_open(const char *path, int flags, unsigned int mode) {
 
 int ce_pipe(int ends[2]) {
     return pipe2(ends, O_CLOEXEC | O_NONBLOCK);
+}
+
+long ce_file_system_type(int descriptor) {
+    struct statfs status;
+    return fstatfs(descriptor, &status) == 0 ? (long)status.f_type : -1;
 }
 
 void ce_thread_name(const char *name) {

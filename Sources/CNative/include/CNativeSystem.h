@@ -9,6 +9,9 @@ int ce_open(const char *path, int flags, unsigned int mode);
 // A pipe whose two ends are closed by exec and never block.
 int ce_pipe(int ends[2]);
 
+// The type of the file system that holds an open file, as statfs(2) numbers it; -1 when it is unknown.
+long ce_file_system_type(int descriptor);
+
 // Names the calling thread; the kernel keeps 15 bytes.
 void ce_thread_name(const char *name);
 

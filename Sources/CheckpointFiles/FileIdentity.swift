@@ -1,0 +1,26 @@
+import CNative
+import Glibc
+
+/// What tells whether a path still names the same file with the same contents.
+struct FileIdentity: Hashable, Sendable {
+    let device: UInt64
+    let inode: UInt64
+    let byteCount: Int
+    let modifiedSeconds: Int
+    let modifiedNanoseconds: Int
+
+    init(_ status: stat) {
+        device = UInt64(status.st_dev)
+        inode = UInt64(status.st_ino)
+        byteCount = Int(status.st_size)
+        modifiedSeconds = status.st_mtim.tv_sec
+        modifiedNanoseconds = status.st_mtim.tv_nsec
+    }
+
+    /// The text of an error number.
+    static func text(_ number: CInt) -> String {
+        // SAFETY: the C library returns a constant string or nil.
+        guard let text = unsafe ce_error_text(number) else { return "errno \(number)" }
+        return unsafe String(cString: text) + ", errno \(number)"
+    }
+}

@@ -1,0 +1,64 @@
+import CheckpointModel
+import Glibc
+
+extension ShardFile {
+    /// Opens one file and parses its header.
+    static func open(_ path: String) throws(FilesError) -> (ShardFile, SafetensorsHeader) {
+        let resolved = try resolve(path)
+        let file = try OpenFile(resolved)
+        let byteCount = file.identity.byteCount
+        let prefix = SafetensorsHeader.lengthByteCount
+        guard byteCount >= prefix else {
+            throw FilesError(
+                .wrongLength, path,
+                "the file has \(byteCount) bytes, fewer than the \(prefix) that every safetensors file "
+                    + "starts with; it is empty or truncated")
+        }
+        let length = try file.read(at: 0, byteCount: prefix).reversed()
+            .reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+        guard length <= UInt64(SafetensorsHeader.byteCountMax), length >= 2 else {
+            throw FilesError(
+                .malformed, path,
+                "the header's length is \(length) bytes, outside 2 to "
+                    + "\(SafetensorsHeader.byteCountMax)" + (try hint(file)))
+        }
+        guard Int(length) <= byteCount - prefix else {
+            throw FilesError(
+                .wrongLength, path,
+                "the header has \(length) bytes, but only \(byteCount - prefix) follow"
+                    + (try hint(file)))
+        }
+        let dataOffset = prefix + Int(length)
+        let header = try SafetensorsHeader(
+            file.read(at: prefix, byteCount: Int(length)), dataByteCount: byteCount - dataOffset,
+            path: path)
+        let shard = ShardFile(
+            path: resolved, byteCount: byteCount, dataOffset: dataOffset,
+            metadata: header.metadata, isSharedMemory: file.isInSharedMemory,
+            identity: file.identity)
+        return (shard, header)
+    }
+
+    /// What the file may be instead, by its first bytes.
+    private static func hint(_ file: OpenFile) throws(FilesError) -> String {
+        let start = try file.read(at: 0, byteCount: min(file.identity.byteCount, 16))
+        if start.starts(with: "version https://".utf8) {
+            return "; it is a Git LFS pointer, fetch the real file with git lfs pull"
+        }
+        if start.starts(with: [0x50, 0x4b]) || start.starts(with: [0x80]) {
+            return "; it looks like a PyTorch pickle, convert it to safetensors"
+        }
+        if start.starts(with: "GGUF".utf8) { return "; it is a GGUF file" }
+        return ""
+    }
+
+    static func resolve(_ path: String) throws(FilesError) -> String {
+        // SAFETY: realpath allocates its answer, which is copied and freed here.
+        guard let resolved = unsafe realpath(path, nil) else {
+            throw FilesError(
+                .unreadable, path, "it cannot be opened", cause: FileIdentity.text(errno))
+        }
+        defer { unsafe free(resolved) }
+        return unsafe String(cString: resolved)
+    }
+}

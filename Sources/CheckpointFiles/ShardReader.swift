@@ -1,0 +1,67 @@
+import Glibc
+import Synchronization
+
+/// Copies the data sections of files into shared memory, many pieces at a time.
+///
+/// Each thread takes piece after piece and copies it through a small buffer that stays in its cache: a
+/// write to a tmpfs file fills fresh pages without clearing them first, unlike a fault in a mapping.
+public struct ShardReader: Sendable {
+    /// One file and where its data go.
+    public struct Copy: Sendable {
+        let shard: ShardFile
+        let destinationDescriptor: CInt
+        let destinationOffset: Int
+
+        /// `destinationDescriptor` is open for writing and outlives the call that uses the copy.
+        public init(shard: ShardFile, destinationDescriptor: CInt, destinationOffset: Int) {
+            self.shard = shard
+            self.destinationDescriptor = destinationDescriptor
+            self.destinationOffset = destinationOffset
+        }
+    }
+
+    private static let pieceByteCount = 16 << 20
+    private static let threadCountMax = 64
+    private let threadCount: Int
+
+    /// Without a count: two threads a core, eight at most; disks want several requests at a time.
+    public init(threadCount: Int?) {
+        let cores = max(1, Int(sysconf(CInt(_SC_NPROCESSORS_ONLN))))
+        self.threadCount = min(threadCount ?? min(8, cores * 2), Self.threadCountMax)
+    }
+
+    /// Copies everything, or throws the first failure after all threads have stopped. `progress` gets the
+    /// bytes done so far, at most ten times a second and once in the end, from several threads, one at a time.
+    public func read(
+        _ copies: [Copy], progress: @escaping @Sendable (_ byteCount: Int) -> Void,
+        isCancelled: @escaping @Sendable () -> Bool
+    ) throws(FilesError) {
+        let job = ReadJob(
+            pieces: try pieces(copies), progress: progress, isCancelled: isCancelled)
+        ThreadGroup.run(count: min(threadCount, max(1, job.pieces.count))) { job.work() }
+        try job.finish()
+        for copy in copies { try copy.shard.checkUnchanged() }
+    }
+
+    private func pieces(_ copies: [Copy]) throws(FilesError) -> [ReadJob.Piece] {
+        var pieces: [ReadJob.Piece] = []
+        for copy in copies {
+            let file = try OpenFile(copy.shard.path)
+            guard file.identity == copy.shard.identity else {
+                throw FilesError(
+                    .changed, copy.shard.path,
+                    "the file was replaced or written to since its header was read")
+            }
+            posix_fadvise(file.descriptor, 0, 0, CInt(POSIX_FADV_SEQUENTIAL))
+            for offset in stride(from: 0, to: copy.shard.dataByteCount, by: Self.pieceByteCount) {
+                pieces.append(
+                    ReadJob.Piece(
+                        file: file, sourceOffset: copy.shard.dataOffset + offset,
+                        destination: copy.destinationDescriptor,
+                        destinationOffset: copy.destinationOffset + offset,
+                        byteCount: min(Self.pieceByteCount, copy.shard.dataByteCount - offset)))
+            }
+        }
+        return pieces
+    }
+}
