@@ -2,6 +2,7 @@
 #include "CNativeSystem.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/vfs.h>
@@ -18,6 +19,14 @@ int ce_pipe(int ends[2]) {
 long ce_file_system_type(int descriptor) {
     struct statfs status;
     return fstatfs(descriptor, &status) == 0 ? (long)status.f_type : -1;
+}
+
+void ce_trim_heap(void) {
+    malloc_trim(0);
+}
+
+void ce_heap_threshold(int byte_count) {
+    mallopt(M_MMAP_THRESHOLD, byte_count);
 }
 
 void ce_thread_name(const char *name) {

@@ -59,13 +59,13 @@ extension CheckpointEngine {
     {
         entries[name]?.state = .ready(registered)
         counters.registrations += 1
-        counters.registeredBytes += registered.source.catalog.byteCount
+        counters.registeredBytes += registered.catalog.byteCount
         counters.registerSeconds += registered.seconds
         logger.info(
             "checkpoint registered",
             metadata: [
-                "checkpoint": "\(name)", "tensors": "\(registered.source.catalog.tensors.count)",
-                "bytes": "\(registered.source.catalog.byteCount)",
+                "checkpoint": "\(name)", "tensors": "\(registered.catalog.tensors.count)",
+                "bytes": "\(registered.catalog.byteCount)",
                 "in_place_bytes": "\(registered.inPlaceByteCount)",
                 "seconds": "\(registered.seconds)",
             ])
@@ -100,7 +100,7 @@ extension CheckpointEngine {
         guard entry.consumes, entry.hasUpdated, case .ready(let registered) = entry.state else {
             return
         }
-        for shard in registered.source.shards where shard.isSharedMemory {
+        for shard in registered.shards where shard.isSharedMemory {
             do throws(FilesError) {
                 try shard.checkUnchanged()
                 try shard.remove()
@@ -118,7 +118,7 @@ extension CheckpointEngine {
         guard case .ready(let registered) = try entry(name).state else {
             throw EngineError(.busy, "\(name) is still being registered; wait for its end")
         }
-        gathered = MetasDocument(catalog: registered.source.catalog)
+        gathered = MetasDocument(catalog: registered.catalog)
         return gathered
     }
 

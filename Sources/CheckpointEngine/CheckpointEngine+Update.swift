@@ -1,6 +1,5 @@
 import CheckpointDevice
 public import CheckpointModel
-import CheckpointPlan
 import CheckpointWorker
 import Logging
 
@@ -13,7 +12,7 @@ extension CheckpointEngine {
         try checkRunning()
         let addresses = try Self.addresses(request)
         let registered = try registered(name, for: addresses)
-        let record = UpdateRecord(Self.status(id: history.nextID(), name, registered.plan))
+        let record = UpdateRecord(Self.status(id: history.nextID(), name, registered))
         let job = UpdateJob(
             id: record.id, checkpoint: name, registered: registered,
             engines: zip(addresses, request.instances).map { ($0, $1.workerCount) },
@@ -137,12 +136,13 @@ extension CheckpointEngine {
         do throws(WorkerError) { return try LinkSignal() } catch { throw EngineError(error) }
     }
 
-    private static func status(id: String, _ name: CheckpointName, _ plan: UpdatePlan)
+    private static func status(id: String, _ name: CheckpointName, _ registered: RegisteredCheckpoint)
         -> UpdateStatus
     {
         UpdateStatus(
             id: id, checkpoint: name.description, state: .running, stage: .handshake,
-            bytes: plan.byteCount, tensors: plan.order.count, buckets: plan.buckets.count,
+            bytes: registered.catalog.byteCount, tensors: registered.catalog.tensors.count,
+            buckets: registered.buckets.count,
             loadedBytes: 0, seconds: 0, stages: [], workers: [], error: nil)
     }
 }

@@ -23,6 +23,7 @@ public struct MetasDocument: Codable, Hashable, Sendable {
     }
 
     public struct Rank: Codable, Hashable, Sendable {
+        /// `null` where no peer may read: the key is always there.
         public let p2pStoreAddress: String?
         public let buffers: [Buffer]
         public let rdmaDevice: String
@@ -31,6 +32,13 @@ public struct MetasDocument: Codable, Hashable, Sendable {
             case p2pStoreAddress = "p2p_store_addr"
             case buffers = "memory_buffer_metas_list"
             case rdmaDevice = "rdma_device"
+        }
+
+        public func encode(to encoder: any Encoder) throws {
+            var container = encoder.container(keyedBy: CodingKeys.self)
+            try container.encode(p2pStoreAddress, forKey: .p2pStoreAddress)
+            try container.encode(buffers, forKey: .buffers)
+            try container.encode(rdmaDevice, forKey: .rdmaDevice)
         }
     }
 

@@ -5,18 +5,21 @@ import CheckpointPlan
 
 /// A checkpoint whose bytes all lie in shared memory. Immutable; owned by the registry.
 struct RegisteredCheckpoint: Sendable {
-    let source: CheckpointSource
+    let shards: [ShardFile]
+    /// The tensors in the order of delivery.
+    let catalog: Catalog
     /// One for each shard: where workers find it.
     let locations: [SegmentLocation]
     /// The pool's segments, for the shards that were read from disk.
     let segments: [PoolSegment]
-    let plan: UpdatePlan
+    /// Runs of ``catalog``.
+    let buckets: [UpdatePlan.Bucket]
     let seconds: Double
 
     var pooledByteCount: Int { segments.reduce(0) { $0 + $1.byteCount } }
 
     /// Bytes of the files that are used where they lie.
     var inPlaceByteCount: Int {
-        source.shards.reduce(0) { $0 + ($1.isSharedMemory ? $1.byteCount : 0) }
+        shards.reduce(0) { $0 + ($1.isSharedMemory ? $1.byteCount : 0) }
     }
 }

@@ -28,10 +28,15 @@ struct Registration: Sendable {
             pool.release(segments, retains: false)
             throw error
         }
+        defer { Heap.trim() }
+        let plan = UpdatePlan(catalog: source.catalog, bucketByteCountMax: bucketByteCountMax)
         return RegisteredCheckpoint(
-            source: source, locations: Self.locations(of: source, segments), segments: segments,
-            plan: UpdatePlan(catalog: source.catalog, bucketByteCountMax: bucketByteCountMax),
-            seconds: progress.start.duration(to: .now).inSeconds)
+            shards: source.shards,
+            catalog: Catalog(
+                shards: source.catalog.shards,
+                tensors: plan.order.map { source.catalog.tensors[$0] }),
+            locations: Self.locations(of: source, segments), segments: segments,
+            buckets: plan.buckets, seconds: progress.start.duration(to: .now).inSeconds)
     }
 
     private func open() throws(EngineError) -> CheckpointSource {

@@ -1,6 +1,4 @@
-import CheckpointFiles
 import CheckpointModel
-import CheckpointPlan
 import Synchronization
 
 /// One name of the registry and the state that its checkpoint is in.
@@ -31,7 +29,7 @@ struct RegistryEntry {
                 pooledBytes: 0, inPlaceBytes: 0, dtypes: [:],
                 registerSeconds: progress.start.duration(to: .now).inSeconds, registeredBytes: done)
         case .ready(let checkpoint):
-            let catalog = checkpoint.source.catalog
+            let catalog = checkpoint.catalog
             return CheckpointSummary(
                 name: name.description, state: runningUpdate == nil ? .ready : .updating,
                 tensors: catalog.tensors.count, files: catalog.shards.count,

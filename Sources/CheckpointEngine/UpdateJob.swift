@@ -44,7 +44,7 @@ struct UpdateJob: Sendable {
 
     /// Files that are used in place must be those that were registered.
     private func checkFiles() throws(EngineError) {
-        for shard in registered.source.shards where shard.isSharedMemory {
+        for shard in registered.shards where shard.isSharedMemory {
             do {
                 try shard.checkUnchanged()
             } catch {
@@ -159,14 +159,12 @@ extension UpdateJob {
     }
 
     private func linkConfiguration(_ endpoints: [WorkerEndpoint]) -> WorkerLink.Configuration {
-        let catalog = registered.source.catalog
-        return WorkerLink.Configuration(
+        WorkerLink.Configuration(
             update: id, checkpoint: checkpoint.description, endpoints: endpoints,
             catalog: CatalogMessage(
-                segments: registered.locations,
-                tensors: registered.plan.order.map { catalog.tensors[$0] }),
+                segments: registered.locations, tensors: registered.catalog.tensors),
             schedule: DeliverySchedule(
-                buckets: registered.plan.buckets.map {
+                buckets: registered.buckets.map {
                     DeliverySchedule.Bucket(
                         first: $0.first, count: $0.count, byteCount: $0.byteCount)
                 }),

@@ -1,4 +1,5 @@
 import ArgumentParser
+import CheckpointDevice
 import Glibc
 
 /// Parses the command line, runs the subcommand, and turns every failure into a message and an
@@ -8,6 +9,7 @@ enum CheckpointEngineMain {
     static func main() async {
         // Every file, directory and socket that the process makes is private to its user.
         umask(0o077)
+        Heap.returnLargeBlocks()
         exit(await run(Array(CommandLine.arguments.dropFirst())))
     }
 

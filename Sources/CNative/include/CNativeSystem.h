@@ -12,6 +12,13 @@ int ce_pipe(int ends[2]);
 // The type of the file system that holds an open file, as statfs(2) numbers it; -1 when it is unknown.
 long ce_file_system_type(int descriptor);
 
+// Gives freed memory of the heap back to the system.
+void ce_trim_heap(void);
+
+// Takes blocks of at least this many bytes from the system and gives them back when freed, for good:
+// without it the C library raises its threshold as it goes, and keeps what it has.
+void ce_heap_threshold(int byte_count);
+
 // Names the calling thread; the kernel keeps 15 bytes.
 void ce_thread_name(const char *name);
 
