@@ -5,6 +5,8 @@ BIN := .build/release/checkpoint-engine
 RELEASE := -c release --static-swift-stdlib --product checkpoint-engine
 CHECKED := --explicit-target-dependency-import-check error
 PYTHON := .venv/bin/python
+# Where ZeroMQ is looked for when the system has none: the copy inside pyzmq.
+export VIRTUAL_ENV ?= $(abspath .venv)
 
 .PHONY: help build test test-swift test-python test-vllm fuzz lint format demo demo-vllm bench clean setup
 

@@ -24,6 +24,8 @@ let lifecycle = Target.Dependency.product(
     name: "ServiceLifecycle", package: "swift-service-lifecycle")
 let httpClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
 let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
+let hummingbirdCore = Target.Dependency.product(
+    name: "HummingbirdCore", package: "hummingbird")
 let hummingbirdTesting = Target.Dependency.product(
     name: "HummingbirdTesting", package: "hummingbird")
 let argumentParser = Target.Dependency.product(
@@ -74,7 +76,8 @@ let package = Package(
         library(
             "CheckpointControl",
             [
-                "CheckpointModel", "CheckpointJSON", "CheckpointEngine", hummingbird, log, nioCore,
+                "CheckpointModel", "CheckpointJSON", "CheckpointEngine", hummingbird,
+                hummingbirdCore, log, nioCore,
             ]),
         .executableTarget(
             name: "checkpoint-engine",

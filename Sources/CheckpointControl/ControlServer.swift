@@ -1,5 +1,6 @@
 public import CheckpointEngine
 import Hummingbird
+import HummingbirdCore
 public import Logging
 import NIOCore
 import Synchronization
@@ -78,7 +79,10 @@ public struct ControlServer: Sendable {
         let application = Application(
             router: routes.makeRouter(),
             server: .http1(configuration: .init(idleTimeout: Self.idleTimeout)),
-            configuration: ApplicationConfiguration(address: address),
+            configuration: ApplicationConfiguration(
+                address: address,
+                availableConnectionsDelegate: .maximum(
+                    Self.connectionCountMax, logger: frameworkLogger)),
             onServerRunning: { channel in
                 isListening.store(true, ordering: .relaxed)
                 onRunning(channel)
@@ -97,4 +101,6 @@ public struct ControlServer: Sendable {
 
     /// A connection without a request, or one that stops in the middle of it, is closed.
     private static let idleTimeout = TimeAmount.seconds(60)
+    /// Further clients wait in the queue of the system.
+    private static let connectionCountMax = 256
 }

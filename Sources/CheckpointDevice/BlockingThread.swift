@@ -43,14 +43,15 @@ public enum BlockingThread {
         precondition(code == 0, "a process under its thread limit can start a thread: \(code)")
     }
 
-    private static let entry: @convention(c) (UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? =
-        { argument in
-            // SAFETY: `start` passed a retained `Body`; this thread releases it.
-            if let argument = unsafe argument {
-                unsafe Unmanaged<Body>.fromOpaque(argument).takeRetainedValue().run()
+    private static let entry:
+        @convention(c) (UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? =
+            { argument in
+                // SAFETY: `start` passed a retained `Body`; this thread releases it.
+                if let argument = unsafe argument {
+                    unsafe Unmanaged<Body>.fromOpaque(argument).takeRetainedValue().run()
+                }
+                return nil
             }
-            return nil
-        }
 
     private static func setName(_ name: String) {
         let text = String(decoding: name.utf8.prefix(nameByteCountMax), as: UTF8.self)

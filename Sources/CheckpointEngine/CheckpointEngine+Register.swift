@@ -26,7 +26,8 @@ extension CheckpointEngine {
         do throws(EngineError) {
             let registration = Registration(
                 paths: paths, pool: pool, readThreadCount: configuration.readThreadCount,
-                bucketByteCountMax: configuration.bucketByteCountMax, progress: progress, onProgress: onProgress)
+                bucketByteCountMax: configuration.bucketByteCountMax, progress: progress,
+                onProgress: onProgress)
             return finished(name, try await run(registration))
         } catch {
             entries[name] = nil

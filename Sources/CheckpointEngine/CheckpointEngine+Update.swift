@@ -70,7 +70,8 @@ extension CheckpointEngine {
         guard let record = history[id] else {
             throw EngineError(
                 .notFound,
-                "there is no update \(id); the last \(configuration.updateHistoryCountMax) are kept")
+                "there is no update \(id); the last \(configuration.updateHistoryCountMax) are kept"
+            )
         }
         return record
     }
@@ -136,7 +137,9 @@ extension CheckpointEngine {
         do throws(WorkerError) { return try LinkSignal() } catch { throw EngineError(error) }
     }
 
-    private static func status(id: String, _ name: CheckpointName, _ registered: RegisteredCheckpoint)
+    private static func status(
+        id: String, _ name: CheckpointName, _ registered: RegisteredCheckpoint
+    )
         -> UpdateStatus
     {
         UpdateStatus(
@@ -179,7 +182,9 @@ extension CheckpointEngine {
     }
 
     private func count(_ status: UpdateStatus, _ failure: EngineError?) {
-        for stage in status.stages { counters.stageSeconds[stage.stage, default: 0] += stage.seconds }
+        for stage in status.stages {
+            counters.stageSeconds[stage.stage, default: 0] += stage.seconds
+        }
         counters.deliveredBytes += status.workers.reduce(0) { $0 + $1.loadedBytes }
         guard let failure else {
             counters.updatesSucceeded += 1

@@ -23,7 +23,8 @@ public struct EngineConfiguration: Hashable, Sendable {
     public init(
         sharedMemoryDirectory: String = "/dev/shm", runtimeDirectory: String = "/tmp",
         memoryByteCountMax: Int? = nil, readThreadCount: Int? = nil,
-        bucketByteCountMax: Int = Self.bucketByteCountDefault, zeroMQLibraryNames: [String] = Self.zeroMQLibraryNamesDefault,
+        bucketByteCountMax: Int = Self.bucketByteCountDefault,
+        zeroMQLibraryNames: [String] = Self.zeroMQLibraryNamesDefault,
         updateHistoryCountMax: Int = Self.updateHistoryCountDefault
     ) {
         self.sharedMemoryDirectory = sharedMemoryDirectory

@@ -4,7 +4,9 @@ extension MetasDocument {
     /// The metas of a daemon that holds the whole catalog, as rank 0, one buffer for each shard.
     init(catalog: Catalog) {
         var parameters: [[Parameter]] = catalog.shards.map { _ in [] }
-        let tensors = catalog.tensors.sorted { ($0.shard, $0.range.offset) < ($1.shard, $1.range.offset) }
+        let tensors = catalog.tensors.sorted {
+            ($0.shard, $0.range.offset) < ($1.shard, $1.range.offset)
+        }
         for tensor in tensors {
             parameters[tensor.shard].append(
                 Parameter(

@@ -146,7 +146,8 @@ extension UpdateJob {
         }
     }
 
-    private func call(_ engine: EngineAddress, _ endpoints: [WorkerEndpoint]) async -> WorkerError? {
+    private func call(_ engine: EngineAddress, _ endpoints: [WorkerEndpoint]) async -> WorkerError?
+    {
         do throws(WorkerError) {
             try await client.update(
                 engine, addresses: endpoints.map { ($0.id, $0.address) }, timeout: remaining)

@@ -59,7 +59,8 @@ struct SafetensorsHeader: Hashable, Sendable {
                 throw FilesError(
                     .malformed, path,
                     "the tensor \(tensor.name) starts at byte \(tensor.range.offset) of the data; the "
-                        + "tensor before it ends at \(end), and there may be neither holes nor overlaps")
+                        + "tensor before it ends at \(end), and there may be neither holes nor overlaps"
+                )
             }
             end = tensor.range.end
         }

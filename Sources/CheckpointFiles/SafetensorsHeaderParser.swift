@@ -77,7 +77,8 @@ struct SafetensorsHeaderParser {
         while try cursor.nextElement() {
             guard integers.count < SafetensorsHeader.dimensionCountMax else {
                 throw Failure(
-                    description: "an array has more than \(SafetensorsHeader.dimensionCountMax) numbers")
+                    description:
+                        "an array has more than \(SafetensorsHeader.dimensionCountMax) numbers")
             }
             integers.append(try cursor.readInteger())
         }
@@ -94,7 +95,8 @@ struct SafetensorsHeaderParser {
         }
         guard let shape = Shape(dimensions), let byteCount = shape.byteCount(of: dtype) else {
             throw Failure(
-                description: "the tensor \(name) has the shape \(dimensions), which is negative, too "
+                description:
+                    "the tensor \(name) has the shape \(dimensions), which is negative, too "
                     + "large, or fills no whole bytes with \(dtypeName)")
         }
         guard offsets.count == 2, let length = ByteRange(offset: offsets[0], byteCount: 0),
@@ -107,7 +109,8 @@ struct SafetensorsHeaderParser {
         }
         guard range.byteCount == byteCount else {
             throw Failure(
-                description: "the tensor \(name) has \(range.byteCount) bytes; its shape \(shape) of "
+                description:
+                    "the tensor \(name) has \(range.byteCount) bytes; its shape \(shape) of "
                     + "\(dtypeName) needs \(byteCount)")
         }
         return SafetensorsHeader.Tensor(name: name, dtype: dtype, shape: shape, range: range)

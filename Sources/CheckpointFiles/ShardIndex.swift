@@ -62,7 +62,8 @@ struct ShardIndex: Sendable {
         else {
             throw FilesError(
                 .malformed, path,
-                "the index names the file \(name); a plain name that ends with .safetensors is expected")
+                "the index names the file \(name); a plain name that ends with .safetensors is expected"
+            )
         }
     }
 }

@@ -26,12 +26,13 @@ enum ThreadGroup {
         for thread in threads { pthread_join(thread, nil) }
     }
 
-    private static let entry: @convention(c) (UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? =
-        { argument in
-            // SAFETY: `run` passed a retained `Body`; this thread releases it.
-            if let argument = unsafe argument {
-                unsafe Unmanaged<Body>.fromOpaque(argument).takeRetainedValue().run()
+    private static let entry:
+        @convention(c) (UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? =
+            { argument in
+                // SAFETY: `run` passed a retained `Body`; this thread releases it.
+                if let argument = unsafe argument {
+                    unsafe Unmanaged<Body>.fromOpaque(argument).takeRetainedValue().run()
+                }
+                return nil
             }
-            return nil
-        }
 }

@@ -13,7 +13,8 @@ public struct EngineAddress: Hashable, Sendable, CustomStringConvertible {
         let schemes = ["http://", "https://"]
         guard let scheme = schemes.first(where: updateURL.hasPrefix) else {
             throw WorkerError(
-                .invalidArgument, "the engine's URL \(updateURL) does not start with http:// or https://")
+                .invalidArgument,
+                "the engine's URL \(updateURL) does not start with http:// or https://")
         }
         let rest = updateURL.dropFirst(scheme.count)
         let host = rest.prefix { $0 != "/" }
@@ -27,7 +28,8 @@ public struct EngineAddress: Hashable, Sendable, CustomStringConvertible {
         }
         if let unixSocketPath, !unixSocketPath.hasPrefix("/") {
             throw WorkerError(
-                .invalidArgument, "the engine's unix socket \(unixSocketPath) is not an absolute path")
+                .invalidArgument,
+                "the engine's unix socket \(unixSocketPath) is not an absolute path")
         }
         self.origin = scheme + host
         self.updatePath = path.isEmpty || path == "/" ? Self.updatePathDefault : String(path)

@@ -55,7 +55,8 @@ public struct EngineClient: Sendable {
         } while ContinuousClock.now < deadline
         throw WorkerError(
             .engineUnreachable,
-            "the engine at \(engine) is not ready: \(last); start it, or raise the time to wait for it")
+            "the engine at \(engine) is not ready: \(last); start it, or raise the time to wait for it"
+        )
     }
 
     /// How many workers the engine has, all data-parallel ranks together; `nil` where it does not tell.

@@ -56,7 +56,8 @@ public final class ReferenceMemory {
             let dataOffset = catalog.segments[tensor.shard].dataOffset
             // SAFETY: the decoded catalog guarantees that the tensor lies inside its segment, whose
             // length was checked when it was mapped; `open` sized the target for all slices.
-            let from = unsafe sources[tensor.shard].address
+            let from =
+                unsafe sources[tensor.shard].address
                 + (dataOffset + tensor.range.offset + slice.offset)
             let to = unsafe target.address + offsets[place]
             for row in 0..<slice.rowCount {

@@ -56,7 +56,8 @@ public struct ReferenceWorker {
     }
 
     private func greet(_ hello: ServerHello, _ socket: ZeroMQSocket) throws(WorkerError) {
-        guard let version = hello.versions.filter({ ServerHello.versions.contains($0) }).max() else {
+        guard let version = hello.versions.filter({ ServerHello.versions.contains($0) }).max()
+        else {
             try answer(
                 .error(
                     WorkerFailure(

@@ -108,7 +108,9 @@ extension UpdateSession {
         return workers.indices.flatMap { abort($0) }
     }
 
-    mutating func received(_ message: WorkerMessage, from worker: Int, at now: ContinuousClock.Instant)
+    mutating func received(
+        _ message: WorkerMessage, from worker: Int, at now: ContinuousClock.Instant
+    )
         -> [Action]
     {
         guard !workers[worker].pending.isEmpty else {

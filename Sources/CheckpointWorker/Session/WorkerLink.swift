@@ -135,7 +135,8 @@ extension WorkerLink {
 
     private func waitMilliseconds() -> Int {
         let now = ContinuousClock.now
-        let next = ([configuration.deadline] + answers.values + [abortDeadline].compactMap(\.self))
+        let next =
+            ([configuration.deadline] + answers.values + [abortDeadline].compactMap(\.self))
             .min() ?? configuration.deadline
         return min(Self.milliseconds(now.duration(to: next)) + 1, Self.pollMillisecondsMax)
     }
@@ -170,7 +171,8 @@ extension WorkerLink {
                         .workerLost,
                         "\(engine) answered that the update is done, but "
                             + "\(waiting.joined(separator: ", ")) has not committed; check that its "
-                            + "worker extension is checkpoint_engine.worker.VllmColocateWorkerExtension")))
+                            + "worker extension is checkpoint_engine.worker.VllmColocateWorkerExtension"
+                    )))
         }
     }
 

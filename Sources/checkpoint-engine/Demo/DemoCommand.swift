@@ -25,9 +25,7 @@ struct DemoCommand: AsyncParsableCommand {
     /// Small enough for several buckets.
     private static let bucketByteCountMax = 32 << 20
 
-    private static var zeroMQLibraryNames: [String] {
-        EngineConfiguration.zeroMQLibraryNamesDefault + PythonLibraries.zeroMQ(.process)
-    }
+    @OptionGroup var zeroMQOptions: ZeroMQOptions
 
     func run() async throws {
         let disk = try PrivateDirectory(parent: "/tmp", prefix: PoolNames.demoPrefix)
@@ -36,13 +34,15 @@ struct DemoCommand: AsyncParsableCommand {
             disk.remove()
             memory.remove()
         }
+        let zeroMQLibraryNames = try zeroMQOptions.libraryNames(.process)
         let engine = try CheckpointEngine(
             configuration: EngineConfiguration(
                 bucketByteCountMax: Self.bucketByteCountMax,
-                zeroMQLibraryNames: Self.zeroMQLibraryNames),
+                zeroMQLibraryNames: zeroMQLibraryNames),
             logger: Logger(label: "demo") { _ in SwiftLogNoOpLogHandler() })
         do {
-            try await run(engine, disk: disk.path, memory: memory.path)
+            try await run(
+                engine, zeroMQLibraryNames, disk: disk.path, memory: memory.path)
         } catch {
             await engine.shutDown()
             throw error
@@ -50,11 +50,13 @@ struct DemoCommand: AsyncParsableCommand {
         await engine.shutDown()
     }
 
-    private func run(_ engine: CheckpointEngine, disk: String, memory: String) async throws {
+    private func run(
+        _ engine: CheckpointEngine, _ zeroMQLibraryNames: [String], disk: String, memory: String
+    ) async throws {
         let socket = "\(memory)/engine.sock"
         let reference = ReferenceEngine(
             workerCount: Self.workerCount, memoryPrefix: "\(memory)/parameters",
-            zeroMQLibraryNames: Self.zeroMQLibraryNames)
+            zeroMQLibraryNames: zeroMQLibraryNames)
         var logger = Logger(label: "reference-engine")
         logger.logLevel = .critical
         let instance = EngineInstance(updateURL: "http://localhost", unixSocketPath: socket)

@@ -44,14 +44,7 @@ struct EngineOptions: ParsableArguments {
         completion: .directory)
     var runtimeDirectory: PathValue?
 
-    @Option(
-        name: .customLong("zmq-library"),
-        help: Variables.help(
-            "zmq-library",
-            "The file of the ZeroMQ library; the default is the system's libzmq.so.5, else the one "
-                + "inside an installed pyzmq.", "file"),
-        completion: .file())
-    var zeroMQLibrary: PathValue?
+    @OptionGroup var zeroMQOptions: ZeroMQOptions
 
     func configuration(_ variables: Variables) throws -> EngineConfiguration {
         let bucket = try variables.value(bucketSize, "bucket-size")?.byteCount
@@ -63,14 +56,7 @@ struct EngineOptions: ParsableArguments {
             memoryByteCountMax: try variables.value(memoryLimit, "memory-limit")?.byteCount,
             readThreadCount: try variables.value(readThreads, "read-threads")?.count,
             bucketByteCountMax: bucket ?? EngineConfiguration.bucketByteCountDefault,
-            zeroMQLibraryNames: try zeroMQLibraryNames(variables))
-    }
-
-    /// The library that was named, or all places where one may be.
-    func zeroMQLibraryNames(_ variables: Variables) throws -> [String] {
-        if let given = try variables.value(zeroMQLibrary, "zmq-library") { return [given.path] }
-        return EngineConfiguration.zeroMQLibraryNamesDefault
-            + PythonLibraries.zeroMQ(variables)
+            zeroMQLibraryNames: try zeroMQOptions.libraryNames(variables))
     }
 
     /// Workers open paths below it, so it has to be absolute.

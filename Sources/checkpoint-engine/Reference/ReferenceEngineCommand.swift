@@ -11,14 +11,14 @@ struct ReferenceEngineCommand: AsyncParsableCommand {
 
     @Option(help: "Workers, as processes.") var workers = 2
     @Option(help: "The unix socket to serve on.") var uds: String
-    @Option(help: "ZeroMQ libraries to try.") var zmqLibrary: [String] = ["libzmq.so.5"]
+    @OptionGroup var zeroMQOptions: ZeroMQOptions
 
     func run() async throws {
         let directory = try PrivateDirectory(parent: "/dev/shm", prefix: PoolNames.prefix)
         defer { directory.remove() }
         let engine = ReferenceEngine(
             workerCount: workers, memoryPrefix: "\(directory.path)/parameters",
-            zeroMQLibraryNames: zmqLibrary)
+            zeroMQLibraryNames: try zeroMQOptions.libraryNames(.process))
         var logger = Logger(label: "reference-engine")
         logger.logLevel = .warning
         try await engine.run(address: .unixDomainSocket(path: uds), logger: logger)

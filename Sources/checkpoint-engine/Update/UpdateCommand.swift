@@ -126,7 +126,8 @@ struct UpdateCommand: AsyncParsableCommand {
         let variables = Variables.process
         let order = try updateOrder(variables)
         let configuration = try engineOptions.configuration(variables)
-        let logger = try logOptions.logger(default: .notice, variables)
+        // The command itself says how the update ended.
+        let logger = try logOptions.logger(default: .critical, variables)
         let signals = try StopSignals.install()
         let engine = try CheckpointEngine(configuration: configuration, logger: logger)
         let job = UpdateRun(engine: engine, order: order)
