@@ -1,3 +1,4 @@
+import CNative
 import CheckpointModel
 import Glibc
 
@@ -8,7 +9,10 @@ public final class ReferenceMemory {
     private let worldSize: Int
     private var target: MappedFile?
     private var catalog: CatalogMessage?
+    /// The mapped segments of the running update, in the catalog's order.
     private var sources: [MappedFile] = []
+    /// Segments that stay mapped for the next update: to map them anew costs a page fault for each 64 KiB.
+    private var kept: [SegmentLocation: MappedFile] = [:]
     private var slices: [TensorSlice] = []
     private var offsets: [Int] = []
 
@@ -22,11 +26,18 @@ public final class ReferenceMemory {
     /// Maps the segments and lays out the parameters.
     func open(_ catalog: CatalogMessage) throws(WorkerError) {
         sources = []
+        var mapped: [SegmentLocation: MappedFile] = [:]
         for segment in catalog.segments {
-            sources.append(
-                try MappedFile(
-                    reading: segment.path, inode: segment.inode, byteCount: segment.fileByteCount))
+            let file: MappedFile
+            if let known = kept[segment], isCurrent(segment) {
+                file = known
+            } else {
+                file = try map(segment)
+            }
+            mapped[segment] = file
+            sources.append(file)
         }
+        kept = mapped
         slices = catalog.tensors.map { TensorSlice($0, rank: rank, worldSize: worldSize) }
         offsets = Self.offsets(of: slices)
         let byteCount = slices.reduce(0) { $0 + $1.byteCount }
@@ -61,7 +72,7 @@ public final class ReferenceMemory {
                 + (dataOffset + tensor.range.offset + slice.offset)
             let to = unsafe target.address + offsets[place]
             for row in 0..<slice.rowCount {
-                unsafe memcpy(
+                unsafe ce_copy_streaming(
                     to + row * slice.rowByteCount, from + row * slice.rowStride,
                     slice.rowByteCount)
             }
@@ -69,6 +80,31 @@ public final class ReferenceMemory {
         return byteCount
     }
 
-    /// Lets go of the server's memory.
+    /// Ends the use of the server's memory. Its segments stay mapped until ``dropStale()`` finds that
+    /// their files are gone.
     func release() { sources = [] }
+
+    /// Unmaps everything, after a failure.
+    func drop() {
+        sources = []
+        kept = [:]
+    }
+
+    /// Unmaps the segments whose paths no longer name them, so that their memory is free. To be called
+    /// every second or so between updates.
+    public func dropStale() {
+        for segment in kept.keys where !isCurrent(segment) { kept[segment] = nil }
+    }
+
+    private func map(_ segment: SegmentLocation) throws(WorkerError) -> MappedFile {
+        try MappedFile(
+            reading: segment.path, inode: segment.inode, byteCount: segment.fileByteCount)
+    }
+
+    private func isCurrent(_ segment: SegmentLocation) -> Bool {
+        var status = stat()
+        // SAFETY: the bridged string and `status` live for the call.
+        return unsafe lstat(segment.path, &status) == 0 && segment.inode == status.st_ino
+            && segment.fileByteCount == Int(status.st_size)
+    }
 }

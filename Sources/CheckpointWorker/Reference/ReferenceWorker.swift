@@ -48,7 +48,7 @@ public struct ReferenceWorker {
                 try answer(.committed(microseconds: 0), socket)
                 return
             case .abort(let reason):
-                memory.release()
+                memory.drop()
                 try answer(.aborted, socket)
                 throw WorkerError(.cancelled, "the server aborted the update: \(reason)")
             }
@@ -99,7 +99,7 @@ public struct ReferenceWorker {
                 return try ServerMessage(frames: frames)
             }
             if try monitor.receive(from: "the monitor") != nil {
-                memory.release()
+                memory.drop()
                 throw WorkerError(.workerLost, "the connection to \(address) was lost")
             }
             let left = WorkerLink.milliseconds(ContinuousClock.now.duration(to: deadline))

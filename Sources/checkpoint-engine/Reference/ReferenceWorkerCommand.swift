@@ -1,6 +1,7 @@
 import ArgumentParser
 import CheckpointModel
 import CheckpointWorker
+import Glibc
 
 /// One process of the reference engine: reads a line for each thing to do, answers with a line.
 ///
@@ -20,9 +21,22 @@ struct ReferenceWorkerCommand: ParsableCommand {
         let context = try ZeroMQContext(libraryNames: zmqLibrary)
         let memory = ReferenceMemory(path: memory, rank: rank, worldSize: worldSize)
         let worker = ReferenceWorker(id: .cpu(rank: rank), memory: memory, context: context)
-        while let line = readLine() {
+        while true {
+            guard Self.hasInput(milliseconds: 1000) else {
+                memory.dropStale()
+                continue
+            }
+            guard let line = readLine() else { return }
             Terminal.standardOutput.write(answer(line, worker) + "\n")
         }
+    }
+
+    /// Waits for a line or the end of standard input. Lines come one at a time, each after the answer to
+    /// the one before, so that none waits in `readLine`'s buffer.
+    private static func hasInput(milliseconds: CInt) -> Bool {
+        var item = pollfd(fd: STDIN_FILENO, events: Int16(POLLIN), revents: 0)
+        // SAFETY: one item is passed, which outlives the call.
+        return unsafe poll(&item, 1, milliseconds) > 0
     }
 
     private func answer(_ line: String, _ worker: ReferenceWorker) -> String {
