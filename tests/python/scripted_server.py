@@ -144,7 +144,7 @@ class Server:
         return protocol.decode_worker(self.receive_frames(timeout))
 
     def ask(self, message: protocol.ServerMessage) -> protocol.WorkerMessage:
-        """Sends a message and waits for its answer. Raises ``WorkerFailedError`` for an ``error``."""
+        """Sends a message and waits for its answer; ``WorkerFailedError`` for an ``error``."""
         self.send(message)
         return self.answer()
 
@@ -175,7 +175,7 @@ class Server:
         return answers
 
     def deliver(self, catalog: protocol.Catalog, *, tensors_each: int = 8) -> None:
-        """A whole update. After an ``error`` it aborts, reads the answer, and raises ``WorkerFailedError``."""
+        """A whole update. After an ``error`` it aborts and raises ``WorkerFailedError``."""
         try:
             greeting = self.greet()
             assert self.ask(catalog) == protocol.Ready()
