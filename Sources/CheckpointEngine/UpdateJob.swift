@@ -20,6 +20,8 @@ struct UpdateJob: Sendable {
 
     /// How long engines may take to answer after the link has ended.
     private static let answerGrace = Duration.seconds(5)
+    /// How much later than the link the calls time out: the link knows whom it waits for.
+    private static let callGrace = Duration.seconds(2)
 
     private var remaining: Duration { ContinuousClock.now.duration(to: deadline) }
 
@@ -150,7 +152,8 @@ extension UpdateJob {
     {
         do throws(WorkerError) {
             try await client.update(
-                engine, addresses: endpoints.map { ($0.id, $0.address) }, timeout: remaining)
+                engine, addresses: endpoints.map { ($0.id, $0.address) },
+                timeout: remaining + Self.callGrace)
             signal.engineAnswered(engine.description)
             return nil
         } catch {

@@ -1,4 +1,5 @@
 import AsyncHTTPClient
+import CNative
 import CheckpointJSON
 public import CheckpointModel
 import NIOCore
@@ -171,12 +172,24 @@ extension EngineClient {
         }
     }
 
+    private static func text(_ errorNumber: CInt) -> String {
+        // SAFETY: the C library returns a constant string or nil.
+        guard let text = unsafe ce_error_text(errorNumber) else { return "errno \(errorNumber)" }
+        return unsafe String(cString: text)
+    }
+
     private static func failure(
         _ error: any Error, _ engine: EngineAddress, _ method: HTTPMethod, _ path: String,
         _ milliseconds: Int
     ) -> WorkerError {
         if error is CancellationError || Task.isCancelled {
             return WorkerError(.cancelled, "\(method) \(path) to \(engine) was cancelled")
+        }
+        if let error = error as? IOError {
+            return WorkerError(
+                .engineUnreachable,
+                "the engine at \(engine) cannot be reached for \(method) \(path): "
+                    + text(error.errnoCode))
         }
         switch error as? HTTPClientError {
         case .cancelled?:

@@ -56,11 +56,23 @@ struct UpdateSession {
     /// Workers whose engines may hold a mixture of old and new weights.
     var hasTouchedWeights: Bool { workers.contains { $0.nextBucket > 0 } }
 
-    /// `CPU-1 (pid 42) of http://…`.
+    /// Engines of which some workers have said hello while others have not connected.
+    var incompleteEngines: Set<String> {
+        guard progress.stage == .handshake else { return [] }
+        let greeted = engines { progress.workers[$0].hello != nil }
+        return greeted.intersection(engines { !workers[$0].isConnected })
+    }
+
+    private func engines(_ condition: (Int) -> Bool) -> Set<String> {
+        Set(endpoints.indices.filter(condition).map { endpoints[$0].engine })
+    }
+
+    /// `worker CPU-1 (pid 42) of http://…`.
     func name(of worker: Int) -> String {
         let endpoint = endpoints[worker]
         guard let hello = progress.workers[worker].hello else {
-            return "worker \(endpoint.id) of \(endpoint.engine)"
+            let what = workers[worker].isConnected ? "silent" : "not connected"
+            return "worker \(endpoint.id) (\(what)) of \(endpoint.engine)"
         }
         return "worker \(endpoint.id) (pid \(hello.pid)) of \(endpoint.engine)"
     }

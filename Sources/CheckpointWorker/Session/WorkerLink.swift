@@ -18,12 +18,14 @@ public struct WorkerLink {
         public let abortGrace: Duration
         /// How long an engine that has answered may leave its workers uncommitted.
         public let answerGrace: Duration
+        /// How long the last worker of an engine may come after the first.
+        public let stragglerGrace: Duration
 
         public init(
             update: String, checkpoint: String, endpoints: [WorkerEndpoint],
             catalog: CatalogMessage, schedule: DeliverySchedule,
             deadline: ContinuousClock.Instant, abortGrace: Duration = .seconds(5),
-            answerGrace: Duration = .seconds(5)
+            answerGrace: Duration = .seconds(5), stragglerGrace: Duration = .seconds(30)
         ) {
             self.update = update
             self.checkpoint = checkpoint
@@ -33,6 +35,7 @@ public struct WorkerLink {
             self.deadline = deadline
             self.abortGrace = abortGrace
             self.answerGrace = answerGrace
+            self.stragglerGrace = stragglerGrace
         }
     }
 
@@ -54,6 +57,8 @@ public struct WorkerLink {
     private var session: UpdateSession
     private var abortDeadline: ContinuousClock.Instant?
     private var answers: [String: ContinuousClock.Instant] = [:]
+    /// When the first worker of an engine had come, for engines that are not complete yet.
+    private var firstComers: [String: ContinuousClock.Instant] = [:]
 
     /// Binds every endpoint's socket and then runs the session. `onBound` is called once workers can
     /// connect, `onProgress` after each step. Throws the first failure.
@@ -162,6 +167,7 @@ extension WorkerLink {
         if now >= configuration.deadline {
             try perform(session.fail(deadlineError()))
         }
+        try checkStragglers(now)
         for (engine, end) in answers where now >= end {
             let waiting = unfinished { $0.engine == engine }
             if waiting.isEmpty { continue }
@@ -176,10 +182,30 @@ extension WorkerLink {
         }
     }
 
+    private mutating func checkStragglers(_ now: ContinuousClock.Instant) throws(WorkerError) {
+        let incomplete = session.incompleteEngines
+        firstComers = firstComers.filter { incomplete.contains($0.key) }
+        for engine in incomplete {
+            let first = firstComers[engine] ?? now
+            firstComers[engine] = first
+            if first.duration(to: now) < configuration.stragglerGrace { continue }
+            let waiting = unfinished { $0.engine == engine }
+            try perform(
+                session.fail(
+                    WorkerError(
+                        .workerLost,
+                        "not all workers of \(engine) came within "
+                            + "\(configuration.stragglerGrace.components.seconds) s of the first: "
+                            + waiting.joined(separator: ", "))))
+        }
+    }
+
     private func unfinished(where condition: (WorkerEndpoint) -> Bool) -> [String] {
         configuration.endpoints.indices.filter { worker in
-            condition(configuration.endpoints[worker])
-                && !session.progress.workers[worker].isCommitted
+            let report = session.progress.workers[worker]
+            let isBehind =
+                session.progress.stage == .handshake ? report.hello == nil : !report.isCommitted
+            return condition(configuration.endpoints[worker]) && isBehind
         }.map { session.name(of: $0) }
     }
 
