@@ -198,7 +198,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
     "empty-folder": (_empty_folder, ()),
     "fifo": (_fifo, ("model.safetensors",)),
     "folder-as-file": (_folder_with_suffix, ("model.safetensors",)),
-    "link-to-a-device": (_link_to_device, ("model.safetensors",)),
+    "link-to-a-device": (_link_to_device, ("/dev/zero",)),
     "link-loop": (_link_loop, ("model.safetensors",)),
     "two-indexes": (_two_indexes, ("other.safetensors.index.json",)),
     "tensor-in-two-files": (_same_tensor_in_two_files, ("w", "a.safetensors", "b.safetensors")),
@@ -221,7 +221,10 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
         _index({"w": "a.safetensors", "v": "a.safetensors"}, a=_GOOD),
         ("v", "a.safetensors"),
     ),
-    "tensor-is-extra": (_index({}, a=_GOOD), ()),
+    "tensor-is-extra": (
+        _index({"w": "a.safetensors"}, a=file(b"\0" * 16, w=entry(), v=entry(offsets=(8, 16)))),
+        ("v", "a.safetensors"),
+    ),
     "tensor-in-another-shard": (
         _index(
             {"w": "b.safetensors", "v": "a.safetensors"}, a=_GOOD, b=file(v=entry())

@@ -1,0 +1,160 @@
+"""Shared memory: what is used in place, deleted, reused and given back."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from background import check_next_update
+from checkpoints import check_delivered
+from daemon import run, update_arguments
+from fault_workers import Fault
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Samples
+    from daemon import Daemon, Folders
+    from fake_engine import FakeEngine
+
+
+def files(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Inode, length and time of modification of every file."""
+    found = {path.name: path.stat() for path in folder.iterdir()}
+    return {name: (s.st_ino, s.st_size, s.st_mtime_ns) for name, s in found.items()}
+
+
+def test_files_in_shared_memory_are_used_in_place(
+    daemon: Daemon, engine: FakeEngine, samples: Samples, in_memory: Path
+) -> None:
+    before = files(in_memory)
+    answer = daemon.register("step", in_memory)
+    assert answer.status == 200
+    assert answer.body["pooled_bytes"] == 0
+    assert answer.body["in_place_bytes"] >= answer.body["bytes"]
+    assert daemon.folders.segments() == {}
+    check_next_update(daemon, engine, samples)
+    assert daemon.unregister("step").status == 200
+    assert daemon.folders.segments() == {}
+    assert files(in_memory) == before
+
+
+def test_files_on_disk_and_in_memory_make_one_checkpoint(
+    daemon: Daemon, engine: FakeEngine, samples: Samples, in_memory: Path
+) -> None:
+    [first, *_] = sorted(in_memory.iterdir())
+    [_, *others] = sorted(samples.first.iterdir())
+    answer = daemon.register("step", first, *others)
+    assert answer.status == 200, answer.body
+    assert len(daemon.folders.segments()) == len(others)
+    check_next_update(daemon, engine, samples)
+
+
+def test_without_consume_nothing_is_deleted(
+    folders: Folders, engine: FakeEngine, samples: Samples, in_memory: Path
+) -> None:
+    before = files(in_memory)
+    ended = run(*update_arguments(in_memory, engine.url, folders))
+    assert ended.code == 0, ended.stderr
+    check_delivered(engine.updates[-1], samples.first_digests, 2)
+    assert files(in_memory) == before
+
+
+@pytest.mark.parametrize("kind", ["raise", "kill"])
+def test_consume_deletes_only_after_success(
+    folders: Folders, engine: FakeEngine, samples: Samples, in_memory: Path, kind: str
+) -> None:
+    before = files(in_memory)
+    engine.script.workers = {1: Fault(kind, "commit")}  # type: ignore[arg-type]
+    arguments = update_arguments(in_memory, engine.url, folders, "--consume")
+    run(*arguments).check_failure("CPU-1")
+    assert files(in_memory) == before
+    engine.reset()
+    ended = run(*arguments)
+    assert ended.code == 0, ended.stderr
+    check_delivered(engine.updates[-1], samples.first_digests, 2)
+    assert files(in_memory) == {}
+
+
+def test_consume_never_deletes_files_on_disk(
+    folders: Folders, engine: FakeEngine, samples: Samples
+) -> None:
+    before = files(samples.first)
+    ended = run(*update_arguments(samples.first, engine.url, folders, "--consume"))
+    assert ended.code == 0, ended.stderr
+    assert files(samples.first) == before
+
+
+def test_consume_over_http(
+    daemon: Daemon, engine: FakeEngine, samples: Samples, in_memory: Path
+) -> None:
+    before = files(in_memory)
+    assert daemon.register("step", in_memory, consume=True).status == 200
+    engine.script.workers = {1: Fault("raise", "bucket", 1)}
+    assert daemon.update("step", engine.url).status == 502
+    assert daemon.unregister("step").status == 200
+    assert files(in_memory) == before, "no update has succeeded"
+
+    assert daemon.register("step", in_memory, consume=True).status == 200
+    check_next_update(daemon, engine, samples)
+    assert daemon.unregister("step").status == 200
+    assert files(in_memory) == {}
+
+
+def test_a_version_of_equal_layout_takes_the_same_memory(
+    daemon: Daemon, engine: FakeEngine, samples: Samples
+) -> None:
+    assert daemon.register("step", samples.second).status == 200
+    before = {path: status.st_ino for path, status in daemon.folders.segments().items()}
+    used = sum(status.st_blocks for status in daemon.folders.segments().values())
+    for path in (samples.first, samples.second, samples.first):
+        assert daemon.unregister("step").status == 200
+        assert daemon.register("step", path).status == 200
+        after = daemon.folders.segments()
+        assert {path: status.st_ino for path, status in after.items()} == before
+        assert sum(status.st_blocks for status in after.values()) == used
+    check_next_update(daemon, engine, samples)
+
+
+def test_memory_is_given_back_on_request(daemon: Daemon, samples: Samples) -> None:
+    assert daemon.register("step", samples.first).status == 200
+    assert daemon.unregister("step").status == 200
+    assert len(daemon.folders.segments()) == 3
+    assert daemon.register("step", samples.first).status == 200
+    assert daemon.unregister("step", release=True).status == 200
+    assert daemon.folders.segments() == {}
+
+
+def test_what_is_ours_is_for_our_user_only(daemon: Daemon, samples: Samples) -> None:
+    assert daemon.register("step", samples.first).status == 200
+    for path in daemon.folders.shared_memory.rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+    for path in daemon.folders.runtime.iterdir():
+        assert path.stat().st_mode & 0o777 == 0o700, path
+
+
+def _replace(path: Path) -> None:
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+
+
+def _truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 1)
+
+
+@pytest.mark.parametrize("change", [_replace, _truncate, os.unlink], ids=lambda f: f.__name__)
+def test_a_file_in_place_that_has_changed_is_not_delivered(
+    daemon: Daemon, engine: FakeEngine, samples: Samples, in_memory: Path, change: object
+) -> None:
+    assert daemon.register("step", in_memory).status == 200
+    victim = sorted(in_memory.iterdir())[1]
+    change(victim)  # type: ignore[operator]
+    answer = daemon.update("step", engine.url)
+    answer.check_failure(answer.status, "invalid_checkpoint", victim.name)
+    assert answer.status == 422
+    assert engine.updates == []
+    assert daemon.unregister("step").status == 200
+    assert daemon.register("step", samples.first).status == 200
+    check_next_update(daemon, engine, samples)
