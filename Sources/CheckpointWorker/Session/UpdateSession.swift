@@ -67,6 +67,14 @@ struct UpdateSession {
         Set(endpoints.indices.filter(condition).map { endpoints[$0].engine })
     }
 
+    /// Whom the update waits for: workers that have yet to come, and those that owe an answer.
+    var awaited: [String] {
+        workers.indices.filter { worker in
+            !progress.workers[worker].isCommitted
+                && (!workers[worker].isConnected || !workers[worker].pending.isEmpty)
+        }.map { "\(name(of: $0)) in \(position(of: $0))" }
+    }
+
     /// `worker CPU-1 (pid 42) of http://…`.
     func name(of worker: Int) -> String {
         let endpoint = endpoints[worker]

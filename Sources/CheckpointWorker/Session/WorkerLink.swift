@@ -210,11 +210,10 @@ extension WorkerLink {
     }
 
     private func deadlineError() -> WorkerError {
-        let waiting = unfinished { _ in true }
-        return WorkerError(
+        WorkerError(
             .deadlineExceeded,
             "the deadline passed during the \(session.progress.stage) stage; still waiting for "
-                + waiting.joined(separator: ", "))
+                + session.awaited.joined(separator: ", "))
     }
 }
 

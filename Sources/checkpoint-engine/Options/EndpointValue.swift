@@ -1,4 +1,5 @@
 import ArgumentParser
+import CheckpointWorker
 
 /// The URL of an engine's HTTP server.
 struct EndpointValue: CommandValue {
@@ -6,10 +7,7 @@ struct EndpointValue: CommandValue {
     let url: String
 
     init?(argument: String) {
-        let schemes = ["http://", "https://"]
-        guard let scheme = schemes.first(where: argument.hasPrefix),
-            let first = argument.dropFirst(scheme.count).first, first != "/",
-            argument.utf8.count <= 4096, argument.utf8.allSatisfy({ (0x21...0x7E).contains($0) })
+        guard argument.utf8.count <= 4096, (try? EngineAddress(updateURL: argument)) != nil
         else { return nil }
         self.url = argument
     }
