@@ -73,12 +73,16 @@ BAD_FILES: dict[str, BadFile] = {
     "deep-brackets": BadFile(header('{"w":' + "[" * 100_000)),
     "huge-number": BadFile(file(w=entry(shape=[10**30]))),
     "fraction": BadFile(file(w=entry(shape=[2.5]))),
-    "exponent": BadFile(header('{"w":{"dtype":"U8","shape":[1e9],"data_offsets":[0,8]}}', b"\0" * 8)),
+    "exponent": BadFile(
+        header('{"w":{"dtype":"U8","shape":[1e9],"data_offsets":[0,8]}}', b"\0" * 8)
+    ),
     "text-as-dimension": BadFile(file(w=entry(shape=["2"]))),
     "null-shape": BadFile(file(w=entry(shape=None))),
     "negative-dimension": BadFile(file(w=entry(shape=[-2])), ("w",)),
     "shape-overflows": BadFile(file(w=entry(shape=[1 << 32, 1 << 32])), ("w",)),
-    "shape-overflows-to-zero": BadFile(file(b"", w=entry("U8", [1 << 32, 1 << 32], [0, 0])), ("w",)),
+    "shape-overflows-to-zero": BadFile(
+        file(b"", w=entry("U8", [1 << 32, 1 << 32], [0, 0])), ("w",)
+    ),
     "shape-overflows-with-the-dtype": BadFile(file(w=entry("F64", [1 << 61], [0, 8])), ("w",)),
     "thousand-dimensions": BadFile(file(w=entry(shape=[1] * 1000))),
     "unknown-dtype": BadFile(file(w=entry("F17")), ("F17", "w")),
@@ -91,9 +95,7 @@ BAD_FILES: dict[str, BadFile] = {
     "three-offsets": BadFile(file(w=entry(offsets=[0, 8, 16])), ("w",)),
     "length-and-shape-differ": BadFile(file(w=entry(shape=[3])), ("w", "8", "12")),
     "starts-with-a-hole": BadFile(file(b"\0" * 16, w=entry(offsets=[8, 16])), ("w",)),
-    "hole": BadFile(
-        file(b"\0" * 24, v=entry(), w=entry(offsets=[16, 24])), ("w",)
-    ),
+    "hole": BadFile(file(b"\0" * 24, v=entry(), w=entry(offsets=[16, 24])), ("w",)),
     "overlap": BadFile(file(b"\0" * 12, v=entry(), w=entry(offsets=[4, 12])), ("w",)),
     "same-bytes-twice": BadFile(file(v=entry(), w=entry())),
     "truncated": BadFile(_GOOD[:-1], ("8", "7")),
@@ -104,9 +106,7 @@ BAD_FILES: dict[str, BadFile] = {
     "entry-is-an-array": BadFile(file(w=[1])),
     "entry-is-null": BadFile(file(w=None)),
     "key-twice": BadFile(
-        header(
-            '{"w":{"dtype":"F32","dtype":"F32","shape":[2],"data_offsets":[0,8]}}', b"\0" * 8
-        ),
+        header('{"w":{"dtype":"F32","dtype":"F32","shape":[2],"data_offsets":[0,8]}}', b"\0" * 8),
         ("dtype",),
     ),
     "tensor-twice": BadFile(
@@ -226,9 +226,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
         ("v", "a.safetensors"),
     ),
     "tensor-in-another-shard": (
-        _index(
-            {"w": "b.safetensors", "v": "a.safetensors"}, a=_GOOD, b=file(v=entry())
-        ),
+        _index({"w": "b.safetensors", "v": "a.safetensors"}, a=_GOOD, b=file(v=entry())),
         ("safetensors",),
     ),
     "shard-is-malformed": (_index({"w": "a.safetensors"}, a=_GOOD[:-1]), ("a.safetensors",)),

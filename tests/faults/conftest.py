@@ -41,11 +41,13 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
 @pytest.fixture
 def folders() -> Iterator[Folders]:
     """Private directories for the program; a test has to leave both empty."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="faults-") as shared_memory:
-        with tempfile.TemporaryDirectory(prefix="faults-") as runtime:
-            folders = Folders(Path(shared_memory), Path(runtime))
-            yield folders
-            assert folders.contents() == []
+    with (
+        tempfile.TemporaryDirectory(dir="/dev/shm", prefix="faults-") as shared_memory,
+        tempfile.TemporaryDirectory(prefix="faults-") as runtime,
+    ):
+        folders = Folders(Path(shared_memory), Path(runtime))
+        yield folders
+        assert folders.contents() == []
 
 
 @pytest.fixture

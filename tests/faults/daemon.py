@@ -127,9 +127,7 @@ class Program:
         except subprocess.TimeoutExpired:
             self._process.kill()
             stdout, stderr = self._process.communicate()
-            raise AssertionError(
-                f"still running after {timeout} s\n{stdout}\n{stderr}"
-            ) from None
+            raise AssertionError(f"still running after {timeout} s\n{stdout}\n{stderr}") from None
         return Ended(self._process.returncode, stdout, stderr, time.monotonic() - self._start)
 
     def kill(self) -> None:
@@ -216,9 +214,7 @@ class Daemon:
     def connection(self, timeout: float = 60) -> http.client.HTTPConnection:
         return _UnixConnection(self._socket, timeout)
 
-    def request(
-        self, method: str, path: str, body: object = None, timeout: float = 60
-    ) -> Answer:
+    def request(self, method: str, path: str, body: object = None, timeout: float = 60) -> Answer:
         connection = self.connection(timeout)
         start = time.monotonic()
         try:

@@ -69,9 +69,7 @@ class LoaderRefusalError(RuntimeError):
 class _Update:
     """One update inside the worker's process."""
 
-    def __init__(
-        self, rank: int, fault: Fault | None, paused: Event, resumed: Event
-    ) -> None:
+    def __init__(self, rank: int, fault: Fault | None, paused: Event, resumed: Event) -> None:
         self._fault = fault
         self._paused = paused
         self._resumed = resumed

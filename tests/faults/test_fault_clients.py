@@ -76,9 +76,7 @@ def test_the_client_goes_away_during_the_registration(
     check_next_update(daemon, engine, samples)
 
 
-def test_two_updates_at_once(
-    daemon: Daemon, engine: FakeEngine, samples: Samples
-) -> None:
+def test_two_updates_at_once(daemon: Daemon, engine: FakeEngine, samples: Samples) -> None:
     assert daemon.register("step", samples.first).status == 200
     assert daemon.register("other", samples.second).status == 200
     engine.script.workers = PAUSE
@@ -119,9 +117,7 @@ def test_a_taken_name(daemon: Daemon, engine: FakeEngine, samples: Samples) -> N
     check_next_update(daemon, engine, samples)
 
 
-def test_a_name_that_is_being_registered(
-    daemon: Daemon, samples: Samples, tmp_path: Path
-) -> None:
+def test_a_name_that_is_being_registered(daemon: Daemon, samples: Samples, tmp_path: Path) -> None:
     """A race of many registrations under one name has one winner, and the others harm nothing."""
     files = [samples.first if number % 2 else samples.second for number in range(8)]
     clients = [daemon.connection() for _ in files]
@@ -151,9 +147,7 @@ def test_what_does_not_fit_is_refused_before_it_is_read(
         assert len(folders.segments()) == 3
         assert daemon.register("again", samples.second).status == 200
         check_next_update(daemon, engine, samples)
-    ended = run(
-        *update_arguments(samples.first, engine.url, folders, "--memory-limit", "256KiB")
-    )
+    ended = run(*update_arguments(samples.first, engine.url, folders, "--memory-limit", "256KiB"))
     ended.check_failure("--memory-limit", str(256 << 10), within=3)
 
 

@@ -119,9 +119,7 @@ def test_the_engine_never_answers_although_its_workers_have_committed(
     assert daemon.register("step", samples.first).status == 200
     engine.script.update = "hang after workers"
     answer = daemon.update("step", engine.url, timeout=60)
-    answer.check_failure(
-        502, "engine_failed", "committed", "did not answer", within=GRACE_S + 3
-    )
+    answer.check_failure(502, "engine_failed", "committed", "did not answer", within=GRACE_S + 3)
     check_delivered(engine.wait_for_update(1, 1), samples.first_digests, 2)
     check_next_update(daemon, engine, samples)
 
@@ -171,9 +169,7 @@ def test_the_engine_does_not_tell_its_size(
     check_delivered(engine.updates[-1], samples.first_digests, 2)
 
 
-def test_one_of_two_engines_refuses(
-    daemon: Daemon, engine: FakeEngine, samples: Samples
-) -> None:
+def test_one_of_two_engines_refuses(daemon: Daemon, engine: FakeEngine, samples: Samples) -> None:
     """The update is one: no worker commits when the other engine's cannot."""
     assert daemon.register("step", samples.first).status == 200
     with tempfile.TemporaryDirectory(prefix="faults-engine-") as folder:

@@ -44,9 +44,7 @@ NAMES = [*BAD_FILES, *BAD_FOLDERS]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_inspect_refuses(
-    table: dict[str, tuple[Path, tuple[str, ...]]], name: str
-) -> None:
+def test_inspect_refuses(table: dict[str, tuple[Path, tuple[str, ...]]], name: str) -> None:
     path, words = table[name]
     run("inspect", str(path)).check_failure(*words, within=FILE_S_MAX)
 
@@ -232,9 +230,7 @@ def test_the_api_socket_of_a_killed_daemon_is_taken_over(
         assert second.request("GET", "/v1/healthz").status == 200
 
 
-def test_a_file_in_the_place_of_the_api_socket_is_kept(
-    folders: Folders, socket_path: Path
-) -> None:
+def test_a_file_in_the_place_of_the_api_socket_is_kept(folders: Folders, socket_path: Path) -> None:
     socket_path.write_text("precious")
     run("serve", "--uds", str(socket_path), *folders.flags).check_failure(str(socket_path))
     assert socket_path.read_text() == "precious"

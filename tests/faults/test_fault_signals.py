@@ -184,12 +184,14 @@ def test_a_start_keeps_the_folders_of_those_that_run(
 ) -> None:
     assert daemon.register("step", samples.first).status == 200
     before = set(daemon.folders.contents())
-    with tempfile.TemporaryDirectory(prefix="faults-api-") as folder:
-        with Daemon(daemon.folders, Path(folder) / "other.sock") as other:
-            assert before < set(daemon.folders.contents())
-            assert other.register("step", samples.second).status == 200
-            assert other.update("step", engine.url).status == 200
-            check_delivered(engine.updates[-1], samples.second_digests, 2)
+    with (
+        tempfile.TemporaryDirectory(prefix="faults-api-") as folder,
+        Daemon(daemon.folders, Path(folder) / "other.sock") as other,
+    ):
+        assert before < set(daemon.folders.contents())
+        assert other.register("step", samples.second).status == 200
+        assert other.update("step", engine.url).status == 200
+        check_delivered(engine.updates[-1], samples.second_digests, 2)
     assert set(daemon.folders.contents()) == before
     check_next_update(daemon, engine, samples)
 

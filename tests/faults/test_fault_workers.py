@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
 CULPRIT = 1
 # Far beyond what the tests allow: nothing may end by it.
 FAR_DEADLINE_S = 120
+# Where the update was then, as the daemon sees it: the last words of a killed process may be lost.
 KILLS = {
     "hello": (Fault("kill", "hello"), "the handshake"),
     "first bucket": (Fault("kill", "bucket", 0), "bucket 0 of"),
-    "between buckets": (Fault("kill", "bucket", 3), "bucket 3 of"),
+    "between buckets": (Fault("kill", "bucket", 3), "bucket [23] of"),
     "before commit": (Fault("kill", "commit"), "the commit"),
 }
 
@@ -67,24 +69,22 @@ def test_worker_killed_before_it_connects_and_the_engine_hangs(
 
 
 @pytest.mark.parametrize(
-    ("where", "notices"),
-    [*((where, True) for where in KILLS), ("hello", False), ("between buckets", False)],
-    ids=lambda value: {True: "noticed", False: "engine hangs"}.get(value, value),
+    ("where", "engine_is"),
+    [*((where, "aware") for where in KILLS), ("hello", "hung"), ("between buckets", "hung")],
 )
 def test_worker_killed(
-    daemon: Daemon, engine: FakeEngine, samples: Samples, where: str, notices: bool
+    daemon: Daemon, engine: FakeEngine, samples: Samples, where: str, engine_is: str
 ) -> None:
     assert daemon.register("step", samples.first).status == 200
     fault, position = KILLS[where]
     pid = engine.workers[CULPRIT].pid
     engine.script.workers = {CULPRIT: fault}
-    engine.script.notices_dead_workers = notices
+    engine.script.notices_dead_workers = engine_is == "aware"
     answer = daemon.update("step", engine.url, timeout=FAR_DEADLINE_S)
     # Before its hello a worker is known by its id only.
     pid_words = [] if fault.at == "hello" else [f"pid {pid}"]
-    answer.check_failure(
-        502, "worker_lost", f"CPU-{CULPRIT}", engine.url, position, *pid_words, within=6
-    )
+    answer.check_failure(502, "worker_lost", f"CPU-{CULPRIT}", engine.url, *pid_words, within=8)
+    assert re.search(position, answer.body["error"]["message"])
     record = daemon.request("GET", f"/v1/updates/{answer.body['update']}").body
     assert record["state"] == "failed"
     assert record["error"]["code"] == "worker_lost"
@@ -97,7 +97,7 @@ def test_killed_worker_ends_the_one_shot_update(
     engine.script.workers = {CULPRIT: Fault("kill", "bucket", 3)}
     pid = engine.workers[CULPRIT].pid
     ended = run(*update_arguments(samples.first, engine.url, folders))
-    ended.check_failure(f"CPU-{CULPRIT}", f"pid {pid}", engine.url, "bucket 3 of", "mixture")
+    ended.check_failure(f"CPU-{CULPRIT}", f"pid {pid}", engine.url, " of 13", "mixture")
     assert folders.contents() == []
     engine.reset()
     ended = run(*update_arguments(samples.second, engine.url, folders))
@@ -112,9 +112,7 @@ RAISES = {
 
 
 @pytest.mark.parametrize("where", RAISES)
-def test_worker_raises(
-    daemon: Daemon, engine: FakeEngine, samples: Samples, where: str
-) -> None:
+def test_worker_raises(daemon: Daemon, engine: FakeEngine, samples: Samples, where: str) -> None:
     assert daemon.register("step", samples.first).status == 200
     fault, position, function = RAISES[where]
     engine.script.workers = {CULPRIT: fault}
@@ -157,24 +155,21 @@ def test_worker_hangs_beyond_the_deadline(
     engine.script.workers = {CULPRIT: Fault("pause", at, bucket)}  # type: ignore[arg-type]
     answer = daemon.update("step", engine.url, timeout=2)
     # The deadline, then at most five seconds for the workers to acknowledge the end.
-    answer.check_failure(
-        504, "deadline_exceeded", f"CPU-{CULPRIT}", engine.url, within=2 + 6
-    )
+    answer.check_failure(504, "deadline_exceeded", f"CPU-{CULPRIT}", engine.url, within=2 + 6)
     assert f"CPU-{1 - CULPRIT}" not in answer.body["error"]["message"]
     # The process lives on, and its call fails as soon as it looks; one that has yet to connect
     # gives a server five seconds to be there.
     pid = engine.workers[CULPRIT].pid
     engine.workers[CULPRIT].resumed.set()
     outcome = engine.wait_for_update(1, 10)[CULPRIT]
-    assert outcome.error is not None
+    # One that has loaded everything may end its commit without looking.
+    assert outcome.committed if at == "commit" else outcome.error is not None
     assert outcome.seconds_after_pause < (6 if at == "start" else 2)
     check_next_update(daemon, engine, samples)
     assert engine.workers[CULPRIT].pid == pid
 
 
-def test_second_worker_on_one_address(
-    daemon: Daemon, engine: FakeEngine, samples: Samples
-) -> None:
+def test_second_worker_on_one_address(daemon: Daemon, engine: FakeEngine, samples: Samples) -> None:
     assert daemon.register("step", samples.first).status == 200
     engine.script.workers = {CULPRIT: Fault("pause", "bucket", 2)}
     update = Background(daemon, engine, timeout=FAR_DEADLINE_S)
