@@ -6,7 +6,8 @@ extension MemoryBudget {
         MemoryBudget(
             meminfo: text(of: "/proc/meminfo"),
             groupMax: text(of: "/sys/fs/cgroup/memory.max"),
-            groupCurrent: text(of: "/sys/fs/cgroup/memory.current"))
+            groupCurrent: text(of: "/sys/fs/cgroup/memory.current"),
+            groupStat: text(of: "/sys/fs/cgroup/memory.stat"))
     }
 
     /// The first 16 KiB of a small text file of the kernel's.

@@ -4,7 +4,6 @@ import Glibc
 ///
 /// The owner holds a lock on it. A process that starts removes the directories of its user that
 /// nobody has locked: those of processes that were killed.
-///
 public final class PrivateDirectory: Sendable {
     public let path: String
     let table: HostTable
@@ -16,12 +15,8 @@ public final class PrivateDirectory: Sendable {
         for _ in 0..<16 {
             let suffix = String(UInt32.random(in: 0...UInt32.max), radix: 16)
             let path = "\(parent)/\(prefix)-\(getuid())-\(getpid())-\(suffix)"
-            guard try table.makePrivateDirectory(path) else { continue }
-            // Between the two calls another process may take it for a dead one's and remove it:
-            // then open or lock fails and the next name is tried.
-            guard
-                let descriptor = try? table.openFile(path, flags: O_RDONLY | O_DIRECTORY),
-                (try? table.tryLock(descriptor, path: path)) == true
+            guard try table.makePrivateDirectory(path),
+                let descriptor = try Self.own(path, table: table)
             else { continue }
             self.path = path
             self.descriptor = descriptor
@@ -29,6 +24,33 @@ public final class PrivateDirectory: Sendable {
             return
         }
         throw DeviceError(.unusablePath, "cannot make a private directory in \(parent)")
+    }
+
+    /// Locks a directory that was just made. `nil` when a sweep took it for a dead owner's before
+    /// that; a directory that cannot be locked is removed.
+    private static func own(_ path: String, table: HostTable) throws(DeviceError) -> CInt? {
+        let descriptor: CInt
+        do {
+            descriptor = try table.openFile(path, flags: O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+        } catch {
+            if error.errorNumber == ENOENT { return nil }
+            removeTree(path, table: table)
+            throw error
+        }
+        do {
+            // A sweep removes under the lock: one that came first has left no link to the directory.
+            if try table.tryLock(descriptor, path: path),
+                try table.fileStatus(descriptor, path: path).st_nlink > 0
+            {
+                return descriptor
+            }
+        } catch {
+            removeTree(path, table: table)
+            _ = table.close(descriptor)
+            throw error
+        }
+        _ = table.close(descriptor)
+        return nil
     }
 
     deinit {
@@ -45,27 +67,35 @@ public final class PrivateDirectory: Sendable {
     public static func leftovers(
         parent: String, prefix: String, table: HostTable = .system
     ) -> [String] {
-        let start = "\(prefix)-\(getuid())-"
-        return DirectoryListing.names(in: parent).filter { $0.hasPrefix(start) }.sorted()
-            .compactMap { name in
-                let path = "\(parent)/\(name)"
-                guard
-                    let descriptor = try? table.openFile(
-                        path, flags: O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
-                else { return nil }
-                defer { _ = table.close(descriptor) }
-                guard let status = try? table.fileStatus(descriptor, path: path),
-                    status.st_uid == getuid(),
-                    (try? table.tryLock(descriptor, path: path)) == true
-                else { return nil }
-                return path
-            }
+        var paths: [String] = []
+        forEachLeftover(parent: parent, prefix: prefix, table: table) { paths.append($0) }
+        return paths
     }
 
     /// Removes the directories of dead owners.
     static func sweep(parent: String, prefix: String, table: HostTable) {
-        for path in leftovers(parent: parent, prefix: prefix, table: table) {
+        forEachLeftover(parent: parent, prefix: prefix, table: table) { path in
             removeTree(path, table: table)
+        }
+    }
+
+    /// Calls `body` for each directory of this user that nobody has locked, with its lock held.
+    private static func forEachLeftover(
+        parent: String, prefix: String, table: HostTable, _ body: (String) -> Void
+    ) {
+        let start = "\(prefix)-\(getuid())-"
+        for name in DirectoryListing.names(in: parent).sorted() where name.hasPrefix(start) {
+            let path = "\(parent)/\(name)"
+            guard
+                let descriptor = try? table.openFile(
+                    path, flags: O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+            else { continue }
+            defer { _ = table.close(descriptor) }
+            guard let status = try? table.fileStatus(descriptor, path: path),
+                status.st_uid == getuid(), status.st_nlink > 0,
+                (try? table.tryLock(descriptor, path: path)) == true
+            else { continue }
+            body(path)
         }
     }
 

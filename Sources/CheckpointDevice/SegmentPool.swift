@@ -47,7 +47,7 @@ public final class SegmentPool: Sendable {
     /// was retained before is still there unless it had to make room.
     public func acquire(byteCounts: [Int]) throws(DeviceError) -> [PoolSegment] {
         let lengths = try byteCounts.map { count throws(DeviceError) in try Self.pages(count) }
-        let total = lengths.reduce(0) { $0.addingReportingOverflow($1).partialValue }
+        let total = try Self.sum(lengths)
         let result: Result<[PoolSegment], DeviceError> = state.withLock { state in
             Result { () throws(DeviceError) in try acquire(lengths, total: total, in: &state) }
         }
@@ -87,6 +87,20 @@ public final class SegmentPool: Sendable {
         }
         return sum / pageByteCount * pageByteCount
     }
+
+    private static func sum(_ lengths: [Int]) throws(DeviceError) -> Int {
+        var total = 0
+        for length in lengths {
+            let (sum, overflow) = total.addingReportingOverflow(length)
+            guard !overflow else {
+                throw DeviceError(
+                    .insufficientMemory,
+                    "\(lengths.count) segments of more than \(Int.max) bytes together are impossible")
+            }
+            total = sum
+        }
+        return total
+    }
 }
 
 extension SegmentPool {
@@ -99,15 +113,19 @@ extension SegmentPool {
             state.usage.retainedByteCount -= segment.byteCount
             return segment
         }
-        let reused = taken.reduce(0) { $0 + ($1?.byteCount ?? 0) }
+        let reused = taken.compactMap(\.self)
+        let reusedByteCount = reused.reduce(0) { $0 + $1.byteCount }
         do {
-            try makeRoom(for: total - reused, beside: state.usage.usedByteCount + reused, &state)
+            try makeRoom(
+                for: total - reusedByteCount, beside: state.usage.usedByteCount + reusedByteCount,
+                &state)
             for (index, length) in lengths.enumerated() where taken[index] == nil {
                 taken[index] = try makeSegment(length, number: state.nextNumber)
                 state.nextNumber += 1
             }
         } catch {
-            retain(taken.compactMap(\.self), in: &state)
+            // Segments that were made by this call go with `taken`.
+            retain(reused, in: &state)
             throw error
         }
         state.usage.usedByteCount += total

@@ -20,7 +20,7 @@ public struct EngineAddress: Hashable, Sendable, CustomStringConvertible {
         let host = rest.prefix { $0 != "/" }
         let path = rest.dropFirst(host.count)
         let allowed = updateURL.utf8.allSatisfy { (0x21...0x7e).contains($0) }
-        guard !host.isEmpty, allowed, !host.contains("@"), !path.contains("?"), !path.contains("#")
+        guard !host.isEmpty, allowed, !host.contains("@"), !rest.contains("?"), !rest.contains("#")
         else {
             throw WorkerError(
                 .invalidArgument,

@@ -151,7 +151,7 @@ extension EngineClient {
     ) async throws(WorkerError) -> Answer {
         var request = HTTPClientRequest(url: engine.url(path))
         request.method = method
-        request.headers.add(name: "host", value: "localhost")
+        if engine.unixSocketPath != nil { request.headers.add(name: "host", value: "localhost") }
         if let body {
             request.headers.add(name: "content-type", value: "application/json")
             request.body = .bytes(ByteBuffer(bytes: body))

@@ -1,4 +1,3 @@
-import CNative
 public import CheckpointModel
 import Glibc
 
@@ -21,13 +20,11 @@ public struct ReferenceWorker {
     public func run(address: String, handshakeTimeout: Duration = .seconds(60))
         throws(WorkerError)
     {
-        let socket = try ZeroMQSocket(.reply, context: context, lingerMilliseconds: 1000)
-        let monitor = try socket.monitor(
-            "inproc://reference-\(id)", events: CInt(CE_ZMQ_EVENT_DISCONNECTED))
-        try socket.connect(address)
+        var connection = try ReferenceConnection(to: address, context: context)
+        let socket = connection.socket
         var deadline = ContinuousClock.now + handshakeTimeout
         while true {
-            let message = try receive(socket, monitor, deadline: deadline, from: address)
+            let message = try receive(&connection, deadline: deadline)
             switch message {
             case .hello(let hello):
                 deadline = .now + .milliseconds(hello.deadlineMilliseconds)
@@ -89,22 +86,15 @@ public struct ReferenceWorker {
         try socket.send([frame], to: "the server")
     }
 
+    /// The next message; lets go of the server's memory when there is none.
     private func receive(
-        _ socket: ZeroMQSocket, _ monitor: ZeroMQSocket, deadline: ContinuousClock.Instant,
-        from address: String
+        _ connection: inout ReferenceConnection, deadline: ContinuousClock.Instant
     ) throws(WorkerError) -> ServerMessage {
-        var poller = ZeroMQPoller([socket, monitor], descriptor: nil, table: context.table)
-        while ContinuousClock.now < deadline {
-            if let frames = try socket.receive(from: address) {
-                return try ServerMessage(frames: frames)
-            }
-            if try monitor.receive(from: "the monitor") != nil {
-                memory.drop()
-                throw WorkerError(.workerLost, "the connection to \(address) was lost")
-            }
-            let left = WorkerLink.milliseconds(ContinuousClock.now.duration(to: deadline))
-            try poller.wait(milliseconds: min(left + 1, 1000))
+        do throws(WorkerError) {
+            return try ServerMessage(frames: connection.receive(deadline: deadline))
+        } catch {
+            memory.drop()
+            throw error
         }
-        throw WorkerError(.deadlineExceeded, "no message from \(address) before the deadline")
     }
 }

@@ -140,9 +140,9 @@ extension WorkerLink {
 
     private func waitMilliseconds() -> Int {
         let now = ContinuousClock.now
+        // After a failure only the grace time counts: the deadline may have passed already.
         let next =
-            ([configuration.deadline] + answers.values + [abortDeadline].compactMap(\.self))
-            .min() ?? configuration.deadline
+            abortDeadline ?? answers.values.reduce(configuration.deadline) { min($0, $1) }
         return min(Self.milliseconds(now.duration(to: next)) + 1, Self.pollMillisecondsMax)
     }
 
@@ -170,7 +170,11 @@ extension WorkerLink {
         try checkStragglers(now)
         for (engine, end) in answers where now >= end {
             let waiting = unfinished { $0.engine == engine }
-            if waiting.isEmpty { continue }
+            if waiting.isEmpty {
+                // Asked again later; a time that has passed would keep the loop from waiting.
+                answers[engine] = now + configuration.answerGrace
+                continue
+            }
             try perform(
                 session.fail(
                     WorkerError(
@@ -222,12 +226,10 @@ extension WorkerLink {
 extension WorkerLink {
     /// Reads what the monitor says about connections.
     private mutating func receiveEvents(of worker: Int) throws(WorkerError) {
-        while let frames = try monitors[worker].receive(from: "the monitor") {
-            guard let event = frames.first, event.count == 6 else { continue }
-            let number = Int(event[0]) | Int(event[1]) << 8
-            if number == Int(CE_ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
+        while let event = try monitors[worker].receiveEvent() {
+            if event == Int(CE_ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
                 try perform(session.connected(worker))
-            } else if number == Int(CE_ZMQ_EVENT_DISCONNECTED) {
+            } else if event == Int(CE_ZMQ_EVENT_DISCONNECTED) {
                 // What the worker sent before it went has arrived by now, and counts.
                 while try receiveMessage(of: worker) {}
                 try perform(session.disconnected(worker))

@@ -86,6 +86,17 @@ final class ZeroMQSocket {
         return frames
     }
 
+    /// The number of the next event of the socket that this one monitors; `nil` when there is none.
+    func receiveEvent() throws(WorkerError) -> Int? {
+        // The first frame has the event in 16 bits and a value in 32; the second one an address.
+        while let frames = try receive(from: "the monitor") {
+            if let event = frames.first, event.count == 6 {
+                return Int(event[0]) | Int(event[1]) << 8
+            }
+        }
+        return nil
+    }
+
     private func receiveFrame(from peer: String, isFirst: Bool) throws(WorkerError) -> [UInt8]? {
         var message = ce_zmq_msg()
         _ = unsafe table.messageInit(&message)

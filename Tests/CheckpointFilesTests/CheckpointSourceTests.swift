@@ -1,0 +1,166 @@
+import CheckpointModel
+import CheckpointTesting
+import Testing
+
+@testable import CheckpointFiles
+
+struct CheckpointSourceTests {
+    @Test(arguments: 0..<60 as Range<UInt64>)
+    func readsBackWhatWasWritten(_ seed: UInt64) throws {
+        var generator = SeededGenerator(seed: seed)
+        let catalog = RandomCatalog.make(
+            tensorCount: Int.random(in: 0...60, using: &generator), shardCount: 3,
+            using: &generator)
+        let directory = try TemporaryDirectory()
+        for shard in catalog.shards.indices {
+            try directory.write(
+                SafetensorsBuilder.file(catalog, shard: shard, using: &generator),
+                to: catalog.shards[shard].name)
+        }
+        let source = try CheckpointSource.open(paths: [directory.path])
+        #expect(source.catalog.shards == catalog.shards, "seed \(seed)")
+        #expect(Set(source.catalog.tensors) == Set(catalog.tensors), "seed \(seed)")
+        #expect(source.catalog.byteCount == catalog.byteCount)
+        #expect(source.shards.allSatisfy { !$0.isSharedMemory })
+    }
+
+    /// Every byte of a valid header set to something else: an error or a catalog that keeps the invariants.
+    @Test(arguments: 0..<300 as Range<UInt64>)
+    func mutatedHeadersNeverTrap(_ seed: UInt64) throws {
+        var generator = SeededGenerator(seed: seed)
+        let catalog = RandomCatalog.make(tensorCount: 5, shardCount: 1, using: &generator)
+        var header = Array(SafetensorsBuilder.header(catalog.tensors).utf8)
+        for _ in 0..<Int.random(in: 1...4, using: &generator) {
+            let place = Int.random(in: header.indices, using: &generator)
+            header[place] = UInt8.random(in: 0x20...0x7e, using: &generator)
+        }
+        let dataByteCount = catalog.shards[0].byteCount
+        guard
+            let parsed = try? SafetensorsHeader(
+                header, dataByteCount: dataByteCount, path: "mutated")
+        else { return }
+        var end = 0
+        for tensor in parsed.tensors {
+            #expect(tensor.range.offset == end, "seed \(seed)")
+            #expect(tensor.shape.byteCount(of: tensor.dtype) == tensor.range.byteCount)
+            end = tensor.range.end
+        }
+        #expect(end == dataByteCount, "seed \(seed)")
+    }
+
+    @Test func emptyTensorsAndEmptyFilesAreLegal() throws {
+        let directory = try TemporaryDirectory()
+        try directory.write(SafetensorsBuilder.file(header: "{}", data: []), to: "a.safetensors")
+        try directory.write(
+            SafetensorsBuilder.file(
+                header: "{\"__metadata__\":{\"format\":\"pt\"},"
+                    + "\"e\":{\"dtype\":\"F32\",\"shape\":[0,7],\"data_offsets\":[0,0]},"
+                    + "\"s\":{\"dtype\":\"F64\",\"shape\":[],\"data_offsets\":[0,8]}}",
+                data: [UInt8](repeating: 1, count: 8)), to: "b.safetensors")
+        let source = try CheckpointSource.open(paths: [directory.path])
+        #expect(source.catalog.tensors.map(\.name).sorted() == ["e", "s"])
+        #expect(source.catalog.byteCount == 8)
+        #expect(source.shards[1].metadata == ["format": "pt"])
+    }
+
+    @Test func filesInSharedMemoryAreKnown() throws {
+        let directory = try TemporaryDirectory(in: "/dev/shm")
+        let path = try directory.write(
+            SafetensorsBuilder.file(header: "{}", data: []), to: "a.safetensors")
+        #expect(try CheckpointSource.open(paths: [path]).shards[0].isSharedMemory)
+    }
+
+    @Test func aChangedFileIsNoticed() throws {
+        let directory = try TemporaryDirectory()
+        let bytes = SafetensorsBuilder.file(header: "{}", data: [])
+        let path = try directory.write(bytes, to: "a.safetensors")
+        let shard = try CheckpointSource.open(paths: [path]).shards[0]
+        try shard.checkUnchanged()
+        try directory.write(bytes + [], to: "other")
+        try directory.write(
+            SafetensorsBuilder.file(header: "{ }", data: []), to: "a.safetensors")
+        #expect(throws: FilesError.self) { try shard.checkUnchanged() }
+    }
+
+    @Test func aLargeHeaderIsParsedQuickly() throws {
+        let count = 150_000
+        let range = try (0..<count).map { try #require(ByteRange(offset: $0 * 2, byteCount: 2)) }
+        let shape = try #require(Shape([1]))
+        let tensors = (0..<count).map { index in
+            TensorEntry(
+                name: "model.layers.\(index / 2400).mlp.experts.\(index % 800).w\(index)",
+                dtype: .bf16, shape: shape, shard: 0, range: range[index])
+        }
+        let header = Array(SafetensorsBuilder.header(tensors).utf8)
+        let start = ContinuousClock.now
+        let parsed = try SafetensorsHeader(header, dataByteCount: count * 2, path: "large")
+        let seconds = start.duration(to: .now)
+        #expect(parsed.tensors.count == count)
+        // Without optimisation; the benchmark measures the released program.
+        #expect(seconds < .seconds(20))
+    }
+}
+
+struct ShardIndexTests {
+    private let directory: TemporaryDirectory
+
+    init() throws {
+        directory = try TemporaryDirectory()
+        for name in ["a", "b"] {
+            try directory.write(
+                SafetensorsBuilder.file(
+                    header: "{\"\(name)\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}",
+                    data: [1]), to: "\(name).safetensors")
+        }
+    }
+
+    private func open(_ map: String) throws -> CheckpointSource {
+        try directory.write(
+            Array("{\"metadata\":{\"total_size\":2},\"weight_map\":{\(map)}}".utf8),
+            to: "model.safetensors.index.json")
+        return try CheckpointSource.open(paths: [directory.path])
+    }
+
+    @Test func readsTheShardsThatItNames() throws {
+        let source = try open("\"a\":\"a.safetensors\",\"b\":\"b.safetensors\"")
+        #expect(source.catalog.tensors.map(\.name) == ["a", "b"])
+        let named = try CheckpointSource.open(
+            paths: ["\(directory.path)/model.safetensors.index.json"])
+        #expect(named == source)
+        // A file that the index does not name is no part of the checkpoint.
+        #expect(try open("\"a\":\"a.safetensors\"").catalog.tensors.map(\.name) == ["a"])
+    }
+
+    @Test(arguments: [
+        ("\"a\":\"a.safetensors\",\"b\":\"c.safetensors\"", FilesError.Code.indexMismatch),
+        ("\"a\":\"a.safetensors\",\"x\":\"a.safetensors\"", .indexMismatch),
+        ("\"x\":\"a.safetensors\"", .indexMismatch),
+        ("\"a\":\"../a.safetensors\"", .malformed), ("\"a\":\"/etc/passwd\"", .malformed),
+        ("\"a\":\"sub/a.safetensors\"", .malformed), ("\"a\":7", .malformed),
+        ("\"a\":\"a.safetensors\",\"a\":\"b.safetensors\"", .malformed),
+        ("\"a\":\"pytorch_model.bin\"", .malformed),
+    ])
+    func refuses(_ map: String, _ code: FilesError.Code) throws {
+        let error = #expect(throws: FilesError.self) { try open(map) }
+        #expect(error?.code == code, "\(String(describing: error))")
+    }
+
+    @Test func namesBothFilesOfADuplicate() throws {
+        try directory.write(
+            TemporaryDirectory.read("\(directory.path)/a.safetensors"), to: "c.safetensors")
+        let error = #expect(throws: FilesError.self) {
+            try CheckpointSource.open(paths: [directory.path])
+        }
+        #expect(error?.code == .duplicateTensor)
+        #expect(error?.description.contains("a.safetensors") == true)
+        #expect(error?.description.contains("c.safetensors") == true)
+    }
+
+    @Test func refusesWhatIsNoCheckpoint() throws {
+        let empty = try TemporaryDirectory()
+        for path in [empty.path, "/nonexistent/model", "/dev/null", "/etc/passwd"] {
+            #expect(throws: FilesError.self) { try CheckpointSource.open(paths: [path]) }
+        }
+        #expect(throws: FilesError.self) { try CheckpointSource.open(paths: []) }
+    }
+}

@@ -1,0 +1,36 @@
+"""Fixtures of the tests with a real vLLM: tiny models, and what a fresh engine makes of them."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from make_model import make_model
+from vllm_server import fresh_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Model = Callable[[str, int], Path]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """``model(architecture, seed)``: a folder with a model of several shards, made once."""
+    folder = tmp_path_factory.mktemp("models")
+
+    @functools.cache
+    def make(architecture: str, seed: int) -> Path:
+        made = make_model(folder / f"{architecture}-{seed}", architecture, seed)
+        assert len(list(made.glob("*.safetensors"))) > 1
+        return made
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def fresh() -> Callable[[Path], list[list[int]]]:
+    """``fresh(folder)``: the tokens of a fresh engine on these files, asked once."""
+    return functools.cache(fresh_tokens)
