@@ -28,6 +28,7 @@ struct DemoCommand: AsyncParsableCommand {
     @OptionGroup var zeroMQOptions: ZeroMQOptions
 
     func run() async throws {
+        let signals = try StopSignals.install()
         let disk = try PrivateDirectory(parent: "/tmp", prefix: PoolNames.demoPrefix)
         let memory = try PrivateDirectory(parent: "/dev/shm", prefix: PoolNames.demoPrefix)
         defer {
@@ -40,22 +41,29 @@ struct DemoCommand: AsyncParsableCommand {
                 bucketByteCountMax: Self.bucketByteCountMax,
                 zeroMQLibraryNames: zeroMQLibraryNames),
             logger: Logger(label: "demo") { _ in SwiftLogNoOpLogHandler() })
+        let (diskPath, memoryPath) = (disk.path, memory.path)
+        let outcome: StopSignals.Outcome<Void>
         do {
-            try await run(
-                engine, zeroMQLibraryNames, disk: disk.path, memory: memory.path)
+            outcome = try await StopSignals.guarding(
+                signals, cancels: true, stop: { await engine.shutDown() },
+                work: {
+                    try await Self.run(
+                        engine, zeroMQLibraryNames, disk: diskPath, memory: memoryPath)
+                })
         } catch {
             await engine.shutDown()
             throw error
         }
         await engine.shutDown()
+        if case .signalled(let number) = outcome { throw ExitCode(128 + number) }
     }
 
-    private func run(
+    private static func run(
         _ engine: CheckpointEngine, _ zeroMQLibraryNames: [String], disk: String, memory: String
     ) async throws {
         let socket = "\(memory)/engine.sock"
         let reference = ReferenceEngine(
-            workerCount: Self.workerCount, memoryPrefix: "\(memory)/parameters",
+            workerCount: workerCount, memoryPrefix: "\(memory)/parameters",
             zeroMQLibraryNames: zeroMQLibraryNames)
         var logger = Logger(label: "reference-engine")
         logger.logLevel = .critical
@@ -66,12 +74,12 @@ struct DemoCommand: AsyncParsableCommand {
             }
             group.addTask {
                 try await engine.waitUntilReady([instance], timeoutSeconds: 30) { _, _ in }
-                Self.say("engine ready: \(Self.workerCount) workers, one process each")
-                for (checkpoint, directory) in zip(Self.checkpoints, [disk, memory]) {
-                    try await Self.update(
+                say("engine ready: \(workerCount) workers, one process each")
+                for (checkpoint, directory) in zip(checkpoints, [disk, memory]) {
+                    try await update(
                         engine, instance, checkpoint, files: directory, memory: memory)
                 }
-                Self.say("every byte is right on every worker, twice")
+                say("every byte is right on every worker, twice")
             }
             // The job ends first, or the engine fails first: either way the other one is done.
             try await group.next()

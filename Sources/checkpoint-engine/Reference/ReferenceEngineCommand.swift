@@ -14,6 +14,7 @@ struct ReferenceEngineCommand: AsyncParsableCommand {
     @OptionGroup var zeroMQOptions: ZeroMQOptions
 
     func run() async throws {
+        let signals = try StopSignals.install()
         let directory = try PrivateDirectory(parent: "/dev/shm", prefix: PoolNames.prefix)
         defer { directory.remove() }
         let engine = ReferenceEngine(
@@ -21,6 +22,10 @@ struct ReferenceEngineCommand: AsyncParsableCommand {
             zeroMQLibraryNames: try zeroMQOptions.libraryNames(.process))
         var logger = Logger(label: "reference-engine")
         logger.logLevel = .warning
-        try await engine.run(address: .unixDomainSocket(path: uds), logger: logger)
+        let address = BindAddress.unixDomainSocket(path: uds)
+        // A signal asks it to stop, as the daemon: that is no failure.
+        _ = try await StopSignals.guarding(
+            signals, cancels: true, stop: {},
+            work: { [logger] in try await engine.run(address: address, logger: logger) })
     }
 }
