@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from measured_daemon import Daemon
 
 SHARED_MEMORY_ROUNDS = 31
-DISK_ROUNDS = 5
+DISK_ROUNDS = 7
 DISK_BYTES = 2 * GIB
 CACHED_SHARE_MAX = 0.01
 

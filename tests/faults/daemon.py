@@ -118,6 +118,15 @@ class Program:
     def is_running(self) -> bool:
         return self._process.poll() is None
 
+    def read_until(self, words: str) -> None:
+        """Reads its standard output up to a line with ``words``."""
+        output = self._process.stdout
+        assert output is not None
+        for line in output:
+            if words in line:
+                return
+        raise AssertionError(f"{words!r} was not printed")
+
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 

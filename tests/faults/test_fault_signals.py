@@ -224,3 +224,36 @@ def test_a_start_sweeps_nothing_of_others(
     with Daemon(folders, socket_path):
         assert all(path.read_text() == "precious" for path in foreign_folders)
     assert all(path.read_text() == "precious" for path in foreign_folders)
+
+
+def own_leftovers(pid: int) -> list[Path]:
+    """The private directories of a process that does not take other places for them."""
+    return [
+        path
+        for parent in (Path("/dev/shm"), Path("/tmp"))
+        for path in parent.glob(f"checkpoint-engine*-{pid}-*")
+    ]
+
+
+@pytest.mark.parametrize("line", ["engine ready", "registered demo-step-1", "updated in"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+def test_demo_is_stopped(line: str, number: signal.Signals) -> None:
+    program = Program("demo")
+    program.read_until(line)
+    assert own_leftovers(program.pid)
+    program.send(number)
+    ended = program.wait(10)
+    ended.check_orderly()
+    assert ended.code == 128 + number, ended.stderr
+    assert own_leftovers(program.pid) == []
+
+
+def test_reference_engine_is_stopped(socket_path: Path) -> None:
+    program = Program("reference-engine", "--uds", str(socket_path))
+    wait_until(socket_path.is_socket, "the engine listens")
+    assert own_leftovers(program.pid)
+    program.send(signal.SIGTERM)
+    ended = program.wait(10)
+    ended.check_orderly()
+    assert ended.code == 0, ended.stderr
+    assert own_leftovers(program.pid) == []
