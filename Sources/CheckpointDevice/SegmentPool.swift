@@ -95,7 +95,8 @@ public final class SegmentPool: Sendable {
             guard !overflow else {
                 throw DeviceError(
                     .insufficientMemory,
-                    "\(lengths.count) segments of more than \(Int.max) bytes together are impossible")
+                    "\(lengths.count) segments of more than \(Int.max) bytes together are impossible"
+                )
             }
             total = sum
         }
