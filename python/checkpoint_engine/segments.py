@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 
     from .catalog import Segment, TensorRow
 
+# O_NONBLOCK: a pipe in the place of the file must not block, it is refused after the open.
+_OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
 
 def _open(segment: Segment) -> int:
     """A descriptor of the segment's file, which is the caller's. Raises ``SegmentError``."""
     try:
-        descriptor = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = os.open(segment.path, _OPEN_FLAGS)
     except OSError as error:
         raise SegmentError(
             f"the segment {segment.path} cannot be opened: {error.strerror}; engine and server "
