@@ -45,11 +45,11 @@ fuzz: ## fuzz the header parser for 20 seconds
 
 lint: ## check format, imports, unsafe code, sizes, Python types
 	scripts/setup-venv
-	$(SWIFT) format lint --strict --parallel --recursive Sources Tests Package.swift
+	$(SWIFT) format lint --strict --parallel --recursive Sources Tests Fuzz Package.swift
 	dev/lint-imports
 	dev/lint-unsafe
 	dev/lint-size
-	$(PYTHON) -m ruff check python tests examples Benchmarks
+	$(PYTHON) -m ruff check python tests examples Benchmarks Fuzz
 	$(PYTHON) -m mypy --config-file python/pyproject.toml python/checkpoint_engine
 
 format: ## format the Swift and Python code
