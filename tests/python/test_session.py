@@ -13,13 +13,11 @@ from pathlib import Path
 import pytest
 import scripted_server
 import torch
-import zmq
-from checkpoint_engine import channel, protocol, session
+from checkpoint_engine import protocol, session
 from checkpoint_engine.errors import (
     AbortedError,
     DeadlineError,
     DTypeError,
-    KnownProtocolError,
     LoadError,
     MemoryHeldError,
     ProtocolError,
@@ -27,7 +25,6 @@ from checkpoint_engine.errors import (
     ServerLostError,
     VersionError,
 )
-from checkpoint_engine.worker import update_weights_from_ipc
 
 TENSORS = [(f"layer.{place}.weight", torch.full((4, 5), float(place))) for place in range(10)]
 
@@ -280,19 +277,6 @@ def test_a_server_that_dies_during_a_load(server, memory, recorder):
     assert recorder.buckets == [["layer.0.weight"]], "buckets of a lost server are not loaded"
 
 
-def test_nobody_listens(tmp_path, recorder, monkeypatch):
-    monkeypatch.setattr(channel, "CONNECT_TIMEOUT_S", 0.3)
-    start = time.monotonic()
-    worker = recorder.start(f"ipc://{tmp_path}/nobody")
-    assert "no server answers" in worker.error(ServerLostError)
-    assert 0.25 < time.monotonic() - start < 3
-
-
-@pytest.mark.parametrize("address", ["", "nonsense", "ftp://host"])
-def test_addresses_that_are_none(recorder, address):
-    assert "cannot connect" in recorder.start(address).error(ServerLostError)
-
-
 def test_a_server_that_never_says_hello(server, recorder, monkeypatch):
     monkeypatch.setattr(session, "HANDSHAKE_TIMEOUT_S", 0.4)
     assert "did not send hello" in recorder.start(server.address).error(DeadlineError)
@@ -402,29 +386,3 @@ def test_a_type_that_torch_lacks(server, memory, recorder):
     assert (failure.stage, recorder.buckets) == ("catalog", [])
     end_of_failure(server)
     worker.error(DTypeError)
-
-
-@pytest.mark.parametrize("first", [b"\x80\x04N.", b"\x80\x05\x95"])
-def test_the_pickle_based_protocol_is_named(server, recorder, first):
-    worker = recorder.start(server.address)
-    server.send_frames([first])
-    answer = server.receive_frames()
-    assert len(answer) == 1
-    assert b"unpickles nothing" in answer[0]
-    assert "PyPI package checkpoint-engine" in worker.error(KnownProtocolError)
-
-
-def test_the_context_can_be_used_again(memory, recorder):
-    """A worker keeps one context for all updates; a failed one must not spoil it."""
-    context = zmq.Context()
-    with pytest.raises(ServerLostError):
-        update_weights_from_ipc(context, "nonsense", run=recorder.run, worker_id="CPU-0")
-    for _ in range(3):
-        with scripted_server.Server() as server:
-            catalog = scripted_server.publish(TENSORS, memory)
-            thread = threading.Thread(target=server.deliver, args=(catalog,))
-            thread.start()
-            update_weights_from_ipc(context, server.address, run=recorder.run, worker_id="CPU-0")
-            thread.join()
-    context.term()
-    assert len(recorder.loaded) == len(TENSORS)

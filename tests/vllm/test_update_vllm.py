@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from typing_extensions import Self
 from vllm_server import VllmServer, free_port
 
 if TYPE_CHECKING:
@@ -27,8 +28,17 @@ RUN_S = 120.0
 
 def update(server: VllmServer, checkpoint: Path, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [BINARY, "update", "--checkpoint-path", str(checkpoint), "--endpoint", server.url]
-        + ["--timeout", "60", *more],
+        [
+            BINARY,
+            "update",
+            "--checkpoint-path",
+            str(checkpoint),
+            "--endpoint",
+            server.url,
+            "--timeout",
+            "60",
+            *more,
+        ],
         capture_output=True,
         text=True,
         timeout=RUN_S,
@@ -45,7 +55,9 @@ def assert_committed(result: subprocess.CompletedProcess[str], worker_count: int
 
 
 @pytest.fixture(scope="module")
-def dense(model: Callable[[str, int], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
+def dense(
+    model: Callable[[str, int], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[VllmServer]:
     """A dense Qwen3 on one worker, started with dummy weights."""
     log = tmp_path_factory.mktemp("dense") / "vllm.log"
     with VllmServer(model("qwen3", 1), log) as server:
@@ -90,15 +102,18 @@ class Daemon:
             content = answer.read()
             return answer.status, json.loads(content) if content.startswith(b"{") else content
 
-    def __enter__(self) -> Daemon:
+    def __enter__(self) -> Self:
         end = time.monotonic() + 10
-        while True:
-            try:
-                assert self.request("GET", "/v1/healthz")[0] == http.HTTPStatus.OK
-                return self
-            except OSError:
-                assert time.monotonic() < end, "the daemon does not listen"
-                time.sleep(0.02)
+        while not self._listens():
+            assert time.monotonic() < end, "the daemon does not listen"
+            time.sleep(0.02)
+        return self
+
+    def _listens(self) -> bool:
+        try:
+            return self.request("GET", "/v1/healthz")[0] == http.HTTPStatus.OK
+        except OSError:
+            return False
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()

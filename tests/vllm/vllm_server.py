@@ -121,7 +121,8 @@ class VllmServer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=REQUEST_S)
         with contextlib.closing(connection):
             headers = {"content-type": "application/json"} if body is not None else {}
-            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            content = json.dumps(body) if body is not None else None
+            connection.request(method, path, content, headers)
             answer = connection.getresponse()
             return answer.status, answer.read()
 
@@ -139,10 +140,8 @@ class VllmServer:
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            pass
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(STOP_S)
