@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Literal, Self
 
-from fault_workers import Fault, Outcome, Worker, WorkerDiedError
+from fault_workers import PAUSE_S_MAX, Fault, Outcome, Worker, WorkerDiedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +46,7 @@ class FakeEngine:
         self.addresses: dict[str, str] = {}
         self.cache_resets = 0
         self.hung = threading.Event()
+        self._running = 0
         self._ended = threading.Condition()
         self._closing = threading.Event()
         self._server = self._listen()
@@ -65,6 +66,8 @@ class FakeEngine:
         self._closing.set()  # lets calls that hang go
         for worker in self.workers:
             worker.reset()
+        with self._ended:
+            assert self._ended.wait_for(lambda: self._running == 0, PAUSE_S_MAX)
         self._closing = threading.Event()
         self.hung.clear()
         self.updates.clear()
@@ -97,6 +100,8 @@ class FakeEngine:
         self.addresses = addresses
         if script.swaps_addresses:
             addresses = dict(zip(addresses, reversed(list(addresses.values())), strict=True))
+        with self._ended:
+            self._running += 1
         outcomes: list[Outcome] = []
         died: list[WorkerDiedError] = []
         pool = ThreadPoolExecutor(len(self.workers))
@@ -111,6 +116,7 @@ class FakeEngine:
                     break
         with self._ended:
             self.updates.append(sorted(outcomes, key=lambda outcome: outcome.rank))
+            self._running -= 1
             self._ended.notify_all()
         if died and not script.notices_dead_workers:
             return None

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 CULPRIT = 1
 # Far beyond what the tests allow: nothing may end by it.
 FAR_DEADLINE_S = 120
-# Where the update was then, as the daemon sees it: the last words of a killed process may be lost.
+# Where the update was then, as the daemon sees it: the last answers of a killed process are lost.
 KILLS = {
     "hello": (Fault("kill", "hello"), "the handshake"),
     "first bucket": (Fault("kill", "bucket", 0), "bucket 0 of"),
-    "between buckets": (Fault("kill", "bucket", 3), "bucket [23] of"),
+    "between buckets": (Fault("kill", "bucket", 3), "bucket [0-3] of"),
     "before commit": (Fault("kill", "commit"), "the commit"),
 }
 
