@@ -21,7 +21,8 @@ struct ReferenceEngineCommand: AsyncParsableCommand {
             workerCount: workers, memoryPrefix: "\(directory.path)/parameters",
             zeroMQLibraryNames: try zeroMQOptions.libraryNames(.process))
         var logger = Logger(label: "reference-engine")
-        logger.logLevel = .warning
+        // The framework calls an ordered stop an error.
+        logger.logLevel = .critical
         let address = BindAddress.unixDomainSocket(path: uds)
         // A signal asks it to stop, as the daemon: that is no failure.
         _ = try await StopSignals.guarding(
