@@ -36,7 +36,9 @@ struct UpdateJob: Sendable {
                 try await client.resetPrefixCache(engine.address, deadline: deadline)
             }
         } catch let error as WorkerError {
-            throw EngineError(error)
+            // A call that was cancelled does not know why; whoever ended the update has told.
+            let reason = error.code == .cancelled ? signal.takeFailure() : nil
+            throw EngineError(reason ?? error)
         } catch let error as EngineError {
             throw error
         } catch {

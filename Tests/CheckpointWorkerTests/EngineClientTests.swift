@@ -77,7 +77,7 @@ struct EngineClientTests {
             }
             #expect(failure?.code == .deadlineExceeded)
             #expect(failure?.message.contains("POST /collective_rpc within 0.3 s") == true)
-            #expect(start.duration(to: .now) < .seconds(5))
+            #expect(start.duration(to: .now) < .seconds(30))
         }
     }
 

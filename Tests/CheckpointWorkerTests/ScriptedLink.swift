@@ -99,18 +99,22 @@ extension ScriptedLink {
     private func start(
         _ place: Int, _ script: @escaping Script, _ notes: Notes, _ group: DispatchGroup
     ) {
+        let address = "ipc://\(directory.path)/\(place)"
+        // The thread may outlive the test for a moment, so that it does not own the directory.
+        let context = context
         group.enter()
         let thread = Thread {
             // A lost connection ends a worker, as it should.
-            try? self.work(place, script, notes)
+            try? Self.work(place, address, context, script, notes)
             group.leave()
         }
         thread.start()
     }
 
-    private func work(_ place: Int, _ script: Script, _ notes: Notes) throws(WorkerError) {
-        var connection = try ReferenceConnection(
-            to: "ipc://\(directory.path)/\(place)", context: context)
+    private static func work(
+        _ place: Int, _ address: String, _ context: ZeroMQContext, _ script: Script, _ notes: Notes
+    ) throws(WorkerError) {
+        var connection = try ReferenceConnection(to: address, context: context)
         while true {
             let frames = try connection.receive(deadline: .now + .seconds(10))
             let message = try ServerMessage(frames: frames)
@@ -133,7 +137,7 @@ extension ScriptedLink {
                 while !notes.isOver.load(ordering: .relaxed) { usleep(1000) }
                 return
             }
-            try connection.socket.send(
+            _ = try connection.socket.send(
                 answer.map { bytes throws(WorkerError) in
                     try ZeroMQFrame(bytes, table: context.table)
                 }, to: "the server")
@@ -141,7 +145,7 @@ extension ScriptedLink {
         }
     }
 
-    private func right(_ place: Int, _ message: ServerMessage) -> WorkerMessage {
+    private static func right(_ place: Int, _ message: ServerMessage) -> WorkerMessage {
         switch message {
         case .hello:
             .hello(

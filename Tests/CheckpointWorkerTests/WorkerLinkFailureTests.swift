@@ -30,7 +30,7 @@ struct WorkerLinkFailureTests {
         #expect(outcome.failure?.code == .workerLost)
         let name = type == "hello" ? "CPU-1 (silent)" : "CPU-1 (pid 41)"
         #expect(outcome.failure?.message.contains(name) == true, "\(outcome)")
-        #expect(outcome.seconds < 3, "\(outcome.seconds)")
+        #expect(outcome.seconds < 8, "\(outcome.seconds)")
         // The other one is told the reason, unless it has committed or the failure came before it.
         if let reason = outcome.aborts[0] { #expect(reason == outcome.failure?.message) }
         if Self.messages.firstIndex(of: type).map({ (1...3).contains($0) }) == true {
@@ -51,7 +51,7 @@ struct WorkerLinkFailureTests {
         #expect(outcome.failure?.message.hasSuffix("boom") == true)
         #expect(outcome.failure?.cause == "line 1\nline 2")
         #expect(outcome.aborts[0]?.contains("boom") == true)
-        #expect(outcome.seconds < 3, "\(outcome.seconds)")
+        #expect(outcome.seconds < 8, "\(outcome.seconds)")
     }
 
     /// Frames that are none of the protocol, each as the answer to the first bucket.
@@ -71,7 +71,7 @@ struct WorkerLinkFailureTests {
         #expect(outcome.failure?.code == .protocolViolation)
         #expect(outcome.failure?.message.contains("CPU-1 (pid 41)") == true)
         #expect(outcome.aborts.count == 2)
-        #expect(outcome.seconds < 3, "\(outcome.seconds)")
+        #expect(outcome.seconds < 8, "\(outcome.seconds)")
     }
 
     @Test func aFrameBeyondTheLimitEndsTheConnection() {
@@ -81,7 +81,7 @@ struct WorkerLinkFailureTests {
         }
         #expect(outcome.failure?.code == .workerLost)
         #expect(outcome.failure?.message.contains("CPU-1") == true)
-        #expect(outcome.seconds < 3, "\(outcome.seconds)")
+        #expect(outcome.seconds < 8, "\(outcome.seconds)")
     }
 
     @Test func aWorkerThatIgnoresTheAbortHoldsNobodyLongerThanTheGrace() {
@@ -92,7 +92,7 @@ struct WorkerLinkFailureTests {
                 .error(WorkerFailure(stage: .bucket, message: "boom", traceback: "")))
         }
         #expect(outcome.failure?.code == .workerFailed)
-        #expect(outcome.seconds > 0.3 && outcome.seconds < 3, "\(outcome.seconds)")
+        #expect(outcome.seconds > 0.3 && outcome.seconds < 8, "\(outcome.seconds)")
     }
 
     @Test func theDeadlineNamesTheWorkerThatHangsAndItsPlace() {
@@ -106,7 +106,7 @@ struct WorkerLinkFailureTests {
         #expect(outcome.failure?.message.contains("bucket 0 of 1") == true)
         #expect(outcome.failure?.message.contains("CPU-0") == false)
         #expect(outcome.aborts[0] == outcome.failure?.message)
-        #expect(outcome.seconds < 4, "\(outcome.seconds)")
+        #expect(outcome.seconds < 8, "\(outcome.seconds)")
     }
 
     @Test func aSecondWorkerOnOneAddressEndsTheUpdate() {
@@ -119,7 +119,7 @@ struct WorkerLinkFailureTests {
         }
         #expect(outcome.failure?.code == .protocolViolation)
         #expect(outcome.failure?.message.contains("a second worker connected as CPU-0") == true)
-        #expect(outcome.seconds < 3, "\(outcome.seconds)")
+        #expect(outcome.seconds < 8, "\(outcome.seconds)")
     }
 
     @Test func aSignalFromBeforeTheStartCounts() {
@@ -158,7 +158,7 @@ struct WorkerLinkFailureTests {
         #expect(outcome.failure?.code == .workerLost)
         #expect(outcome.failure?.message.contains("CPU-0 (pid 40)") == true)
         #expect(outcome.failure?.message.contains("CPU-1") == false)
-        #expect(outcome.seconds < 3, "\(outcome.seconds)")
+        #expect(outcome.seconds < 8, "\(outcome.seconds)")
     }
 
     @Test func aLargeCatalogReachesEveryWorkerUnchanged() throws {

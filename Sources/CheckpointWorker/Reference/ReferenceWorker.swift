@@ -83,7 +83,9 @@ public struct ReferenceWorker {
 
     private func answer(_ message: WorkerMessage, _ socket: ZeroMQSocket) throws(WorkerError) {
         let frame = try ZeroMQFrame(message.frame(), table: context.table)
-        try socket.send([frame], to: "the server")
+        guard try socket.send([frame], to: "the server") else {
+            throw WorkerError(.workerLost, "the server has gone before the \(message.type)")
+        }
     }
 
     /// The next message; lets go of the server's memory when there is none.

@@ -43,6 +43,12 @@ public final class LinkSignal: Sendable {
         _ = unsafe write(writeDescriptor, &byte, 1)
     }
 
+    /// Why the update was ended, where no link was running that could take it.
+    public func takeFailure() -> WorkerError? {
+        for case .fail(let error) in take() { return error }
+        return nil
+    }
+
     /// Empties the mailbox.
     func take() -> [Event] {
         var bytes = [UInt8](repeating: 0, count: 64)

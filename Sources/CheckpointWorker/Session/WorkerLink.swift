@@ -264,22 +264,22 @@ extension WorkerLink {
         for action in actions {
             switch action {
             case .send(let worker, let message):
-                try send(message.frames(), to: worker)
+                try send(frames(of: message.frames()), to: worker)
             case .sendCatalog(let worker):
                 if catalogFrames.isEmpty {
                     catalogFrames = try frames(
                         of: ServerMessage.catalog(configuration.catalog).frames())
                 }
-                try sockets[worker].send(
-                    [delimiter] + catalogFrames, to: session.name(of: worker))
+                try send(catalogFrames, to: worker)
             }
         }
         if session.progress.stage > .catalog { catalogFrames = [] }
     }
 
-    private func send(_ frames: [[UInt8]], to worker: Int) throws(WorkerError) {
-        try sockets[worker].send(
-            [delimiter] + self.frames(of: frames), to: session.name(of: worker))
+    /// A worker that has just gone cannot be sent to; its disconnect, which is read next, decides what
+    /// that means, since it may have committed with its last words.
+    private func send(_ frames: [ZeroMQFrame], to worker: Int) throws(WorkerError) {
+        _ = try sockets[worker].send([delimiter] + frames, to: session.name(of: worker))
     }
 
     private func frames(of bytes: [[UInt8]]) throws(WorkerError) -> [ZeroMQFrame] {

@@ -65,13 +65,16 @@ final class ZeroMQSocket {
         return monitor
     }
 
-    /// Queues one message; never waits. Throws when the queue is full.
-    func send(_ frames: [ZeroMQFrame], to peer: String) throws(WorkerError) {
+    /// Queues one message; never waits. `false`, and nothing is sent, when the peer has gone or its
+    /// queue is full.
+    func send(_ frames: [ZeroMQFrame], to peer: String) throws(WorkerError) -> Bool {
         for (index, frame) in frames.enumerated() {
             let more = index < frames.count - 1 ? CInt(CE_ZMQ_SNDMORE) : 0
-            guard unsafe frame.send(to: handle, flags: more | CInt(CE_ZMQ_DONTWAIT))
-            else { throw table.failure("zmq_msg_send", "cannot send to \(peer)") }
+            if unsafe frame.send(to: handle, flags: more | CInt(CE_ZMQ_DONTWAIT)) { continue }
+            if index == 0, table.errorNumber() == Self.wouldBlock { return false }
+            throw table.failure("zmq_msg_send", "cannot send to \(peer)")
         }
+        return true
     }
 
     /// The next message that has arrived, frame by frame; `nil` when there is none. Never waits.
