@@ -37,7 +37,7 @@ struct UpdateJob: Sendable {
             }
         } catch let error as WorkerError {
             // A call that was cancelled does not know why; whoever ended the update has told.
-            let reason = error.code == .cancelled ? signal.takeFailure() : nil
+            let reason = error.code == .cancelled ? signal.failure : nil
             throw EngineError(reason ?? error)
         } catch let error as EngineError {
             throw error

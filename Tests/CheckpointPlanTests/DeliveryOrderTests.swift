@@ -35,7 +35,7 @@ struct DeliveryOrderTests {
             switch Int.random(in: 0..<3, using: &generator) {
             case 0: "\(UInt32.random(in: 0...1200, using: &generator))."
             case 1: ["layers.", "w.", "experts."].randomElement(using: &generator) ?? "x."
-            default: ["a", "b_"].randomElement(using: &generator) ?? "x"
+            default: ["a", "b_", "w-"].randomElement(using: &generator) ?? "x"
             }
         }.joined()
     }

@@ -42,7 +42,7 @@ struct WorkerLinkTests {
 
     private func configuration(
         _ catalog: CatalogMessage, workers: Int, deadline: Duration = .seconds(20),
-        grace: Duration = .seconds(1)
+        grace: Duration = .seconds(1), stragglerGrace: Duration = .seconds(15)
     ) -> WorkerLink.Configuration {
         WorkerLink.Configuration(
             update: "test-\(UInt32.random(in: 0 ... .max))", checkpoint: "c",
@@ -54,7 +54,7 @@ struct WorkerLinkTests {
             schedule: DeliverySchedule(
                 buckets: (0..<3).map { .init(first: $0, count: 1, byteCount: 8192) }),
             deadline: .now + deadline, abortGrace: grace, answerGrace: .milliseconds(200),
-            stragglerGrace: .milliseconds(300))
+            stragglerGrace: stragglerGrace)
     }
 
     /// Runs the link on this thread and `workers` on others; returns the link's failure and the
@@ -170,7 +170,8 @@ struct WorkerLinkTests {
 
     @Test func oneWorkerOfTwoNeverComes() throws {
         let (failure, others) = run(
-            configuration(try catalog(), workers: 2), workers: 1, signal: try LinkSignal())
+            configuration(try catalog(), workers: 2, stragglerGrace: .milliseconds(300)),
+            workers: 1, signal: try LinkSignal())
         #expect(failure?.code == .workerLost)
         #expect(failure?.message.contains("CPU-1 (not connected)") == true)
         #expect(others[0]?.code == .cancelled)

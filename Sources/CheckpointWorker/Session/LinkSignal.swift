@@ -11,7 +11,12 @@ public final class LinkSignal: Sendable {
         case engineAnswered(String)
     }
 
-    private let mailbox = Mutex<[Event]>([])
+    private struct State {
+        var mailbox: [Event] = []
+        var failure: WorkerError?
+    }
+
+    private let state = Mutex(State())
     let readDescriptor: CInt
     private let writeDescriptor: CInt
 
@@ -30,6 +35,9 @@ public final class LinkSignal: Sendable {
         close(writeDescriptor)
     }
 
+    /// The first failure that was posted: why the update was ended from outside.
+    public var failure: WorkerError? { state.withLock { $0.failure } }
+
     /// Ends the update on all workers with `error`, unless it is over.
     public func fail(_ error: WorkerError) { post(.fail(error)) }
 
@@ -37,16 +45,13 @@ public final class LinkSignal: Sendable {
     public func engineAnswered(_ engine: String) { post(.engineAnswered(engine)) }
 
     private func post(_ event: Event) {
-        mailbox.withLock { $0.append(event) }
+        state.withLock { state in
+            state.mailbox.append(event)
+            if case .fail(let error) = event { state.failure = state.failure ?? error }
+        }
         var byte: UInt8 = 1
         // SAFETY: one byte is read from `byte`. A full pipe already wakes the reader.
         _ = unsafe write(writeDescriptor, &byte, 1)
-    }
-
-    /// Why the update was ended, where no link was running that could take it.
-    public func takeFailure() -> WorkerError? {
-        for case .fail(let error) in take() { return error }
-        return nil
     }
 
     /// Empties the mailbox.
@@ -54,9 +59,9 @@ public final class LinkSignal: Sendable {
         var bytes = [UInt8](repeating: 0, count: 64)
         // SAFETY: the length is that of `bytes`.
         while unsafe read(readDescriptor, &bytes, bytes.count) > 0 {}
-        return mailbox.withLock { events in
-            defer { events = [] }
-            return events
+        return state.withLock { state in
+            defer { state.mailbox = [] }
+            return state.mailbox
         }
     }
 }
