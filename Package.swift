@@ -59,31 +59,47 @@ let package = Package(
     ],
     targets: [
         .target(name: "CNative"),
+        .target(name: "CSimulatedCUDA"),
         library("CheckpointModel", []),
         library("CheckpointJSON", []),
-        library("CheckpointFiles", ["CNative", "CheckpointModel", "CheckpointJSON"]),
+        library("CheckpointNative", ["CNative"]),
+        library(
+            "CheckpointFiles",
+            ["CNative", "CheckpointNative", "CheckpointModel", "CheckpointJSON"]),
         library("CheckpointPlan", ["CheckpointModel"]),
-        library("CheckpointDevice", ["CNative", "CheckpointModel"]),
+        library("CheckpointTrace", ["CheckpointJSON"]),
+        library("CheckpointDevice", ["CNative", "CheckpointNative", "CheckpointModel"]),
+        library(
+            "CheckpointTransport",
+            [
+                "CNative", "CheckpointNative", "CheckpointModel", "CheckpointPlan",
+                "CheckpointDevice",
+            ]),
         library(
             "CheckpointWorker",
-            ["CNative", "CheckpointModel", "CheckpointJSON", httpClient, log, nioCore, nioHTTP1]),
+            [
+                "CNative", "CheckpointNative", "CheckpointModel", "CheckpointJSON", httpClient,
+                log, nioCore, nioHTTP1,
+            ]),
         library(
             "CheckpointEngine",
             [
-                "CheckpointModel", "CheckpointFiles", "CheckpointPlan", "CheckpointDevice",
-                "CheckpointWorker", log,
+                "CheckpointModel", "CheckpointNative", "CheckpointFiles", "CheckpointPlan",
+                "CheckpointDevice", "CheckpointTransport", "CheckpointWorker", "CheckpointTrace",
+                log,
             ]),
         library(
             "CheckpointControl",
             [
-                "CheckpointModel", "CheckpointJSON", "CheckpointEngine", hummingbird,
-                hummingbirdCore, log, nioCore,
+                "CheckpointModel", "CheckpointJSON", "CheckpointTrace", "CheckpointEngine",
+                hummingbird, hummingbirdCore, log, nioCore,
             ]),
         .executableTarget(
             name: "checkpoint-engine",
             dependencies: [
                 "CheckpointModel", "CheckpointJSON", "CheckpointFiles", "CheckpointPlan",
-                "CheckpointDevice", "CheckpointWorker", "CheckpointEngine", "CheckpointControl",
+                "CheckpointDevice", "CheckpointTransport", "CheckpointWorker", "CheckpointTrace",
+                "CheckpointEngine", "CheckpointControl",
                 argumentParser, hummingbird, lifecycle, subprocess, system, log,
             ],
             path: "Sources/checkpoint-engine",
@@ -94,6 +110,13 @@ let package = Package(
         tests("CheckpointJSONTests", ["CheckpointJSON", "CheckpointTesting"]),
         tests(
             "CheckpointFilesTests", ["CheckpointFiles", "CheckpointModel", "CheckpointTesting"]),
+        tests("CheckpointTraceTests", ["CheckpointTrace", "CheckpointJSON"]),
+        tests(
+            "CheckpointTransportTests",
+            [
+                "CheckpointTransport", "CheckpointDevice", "CheckpointPlan", "CheckpointModel",
+                "CheckpointNative", "CheckpointTesting", "CSimulatedCUDA", "CNative",
+            ]),
         tests("CheckpointPlanTests", ["CheckpointPlan", "CheckpointModel", "CheckpointTesting"]),
         tests(
             "CheckpointDeviceTests",

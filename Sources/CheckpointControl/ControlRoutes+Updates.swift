@@ -1,4 +1,5 @@
 import CheckpointEngine
+import CheckpointTrace
 import CheckpointModel
 import Hummingbird
 
@@ -25,6 +26,14 @@ extension ControlRoutes {
     func update(_ request: Request, _ context: Context) async throws -> Response {
         try request.refuseQuery()
         return try .json(try await engine.update(updateID(context)))
+    }
+
+    /// The timeline of an ended update: a Chrome trace, or a picture with `?format=svg`.
+    func trace(_ request: Request, _ context: Context) async throws -> Response {
+        let format = try request.choice("format", of: ["json", "svg"])
+        let timeline = try await engine.timeline(updateID(context))
+        if format == "svg" { return .bytes(timeline.svg(), type: "image/svg+xml") }
+        return .bytes(timeline.chromeTrace(), type: "application/json")
     }
 
     /// Asks the update to end; its status tells when it has.

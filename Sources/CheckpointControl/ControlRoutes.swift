@@ -27,6 +27,8 @@ struct ControlRoutes: Sendable {
         add("/v1/checkpoints/:name/gather-metas", [.post: gatherMetas], to: router)
         add("/v1/checkpoints/:name/update", [.post: startUpdate], to: router)
         add("/v1/updates/:id", [.get: update, .delete: cancelUpdate], to: router)
+        add("/v1/updates/:id/trace", [.get: trace], to: router)
+        add("/v1/gpus/release", [.post: releaseGPUMemory], to: router)
         return router
     }
 

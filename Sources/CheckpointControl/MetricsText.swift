@@ -27,6 +27,10 @@ enum MetricsText {
         text.gauge(
             "in_place_bytes", "Files in shared memory that are used where they lie.",
             statistics.inPlaceBytes)
+        text.gauge(
+            "pinned_bytes", "Shared memory that is pinned for GPUs.", statistics.pinnedBytes)
+        text.gauge(
+            "gpu_bytes", "GPU memory that is kept between updates.", statistics.gpuBytes)
     }
 
     private static func registrations(

@@ -18,4 +18,13 @@ extension Request {
                 "\(uri.path) takes the parameter ?\(name)=true or false, got ?\(query.prefix(200))")
         }
     }
+
+    /// The only parameter of a route, one of `values`; the first where it is absent.
+    func choice(_ name: String, of values: [String]) throws(ControlError) -> String {
+        guard let query = uri.query, !query.isEmpty else { return values.first ?? "" }
+        if let value = values.first(where: { query == "\(name)=\($0)" }) { return value }
+        throw .invalid(
+            "\(uri.path) takes the parameter ?\(name)= one of "
+                + "\(values.joined(separator: ", ")), got ?\(query.prefix(200))")
+    }
 }

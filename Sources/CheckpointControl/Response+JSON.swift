@@ -40,6 +40,11 @@ extension Response {
         Response(ByteBuffer(string: text), type: type, status: .ok, headers: [:])
     }
 
+    /// An answer of bytes in the given media type.
+    static func bytes(_ bytes: [UInt8], type: String) -> Response {
+        Response(ByteBuffer(bytes: bytes), type: type, status: .ok, headers: [:])
+    }
+
     private init(
         _ body: ByteBuffer, type: String, status: HTTPResponse.Status, headers: HTTPFields
     ) {

@@ -46,8 +46,12 @@ struct UpdateBody {
         let url = try fields.string("update_url", byteCountMax: textByteCountMax)
         let socket = try fields.optionalString("uds", byteCountMax: textByteCountMax)
         let workers = try fields.optionalCount("workers", max: rankCountMax)
+        let ranks = try fields.integers("ranks", countMax: rankCountMax)
         try fields.finish()
-        return EngineInstance(updateURL: url, unixSocketPath: socket, workerCount: workers)
+        return EngineInstance(
+            updateURL: url, unixSocketPath: socket,
+            workerCount: workers ?? (ranks.isEmpty ? nil : ranks.count),
+            ranks: ranks.isEmpty ? nil : ranks)
     }
 
     /// The instances of the update: those listed, or the one that the other fields describe.
@@ -67,7 +71,8 @@ struct UpdateBody {
             return [
                 EngineInstance(
                     updateURL: updateURL, unixSocketPath: socket,
-                    workerCount: group.isEmpty ? nil : group.count)
+                    workerCount: group.isEmpty ? nil : group.count,
+                    ranks: group.isEmpty ? nil : group)
             ]
         }
         guard !listed.isEmpty else {

@@ -5,6 +5,12 @@ public struct DeviceError: Error, Sendable, CustomStringConvertible {
         case insufficientMemory
         /// A system call failed.
         case systemCall
+        /// A native library was not found or lacks functions.
+        case libraryMissing
+        /// A call of a GPU's driver failed.
+        case deviceFailed
+        /// The work was ended from outside.
+        case cancelled
         /// A path is not what it has to be.
         case unusablePath
     }
@@ -15,7 +21,7 @@ public struct DeviceError: Error, Sendable, CustomStringConvertible {
     public let call: String?
     public let errorNumber: Int32?
 
-    init(_ code: Code, _ message: String, call: String? = nil, errorNumber: Int32? = nil) {
+    public init(_ code: Code, _ message: String, call: String? = nil, errorNumber: Int32? = nil) {
         self.code = code
         self.message = message
         self.call = call

@@ -23,19 +23,24 @@ public final class SegmentPool: Sendable {
     private let byteCountMax: Int?
     private let budget: @Sendable () -> MemoryBudget
     private let table: HostTable
+    private let onDrop: @Sendable (_ paths: [String]) -> Void
     private let state = Mutex(State())
 
     /// Makes the pool's private directory in `directory`, a path on a tmpfs. `byteCountMax` limits
     /// used and retained bytes together; `budget` tells what the machine has.
+    /// `onDrop` is told the paths of retained segments that were removed to make room, so that whoever
+    /// has them mapped lets go.
     public init(
         directory: String, byteCountMax: Int?, table: HostTable = .system,
-        budget: @escaping @Sendable () -> MemoryBudget = MemoryBudget.current
+        budget: @escaping @Sendable () -> MemoryBudget = MemoryBudget.current,
+        onDrop: @escaping @Sendable (_ paths: [String]) -> Void = { _ in }
     ) throws(DeviceError) {
         self.directory = try PrivateDirectory(
             parent: directory, prefix: PoolNames.prefix, table: table)
         self.byteCountMax = byteCountMax
         self.budget = budget
         self.table = table
+        self.onDrop = onDrop
     }
 
     public var path: String { directory.path }
@@ -68,10 +73,7 @@ public final class SegmentPool: Sendable {
 
     /// Removes what is retained.
     public func releaseRetained() {
-        state.withLock { state in
-            state.retained = [:]
-            state.usage.retainedByteCount = 0
-        }
+        state.withLock { state in dropRetained(&state) }
     }
 
     /// Removes the directory and all files in it, used ones too.
@@ -133,6 +135,13 @@ extension SegmentPool {
         return taken.compactMap(\.self)
     }
 
+    private func dropRetained(_ state: inout State) {
+        let paths = state.retained.values.flatMap { $0.map(\.path) }
+        state.retained = [:]
+        state.usage.retainedByteCount = 0
+        if !paths.isEmpty { onDrop(paths) }
+    }
+
     private func retain(_ segments: [PoolSegment], in state: inout State) {
         for segment in segments {
             state.usage.retainedByteCount += segment.byteCount
@@ -147,8 +156,7 @@ extension SegmentPool {
         if byteCount <= 0 { return }
         if let shortage = try shortage(of: byteCount, beside: used, &state) {
             guard state.usage.retainedByteCount > 0 else { throw shortage }
-            state.retained = [:]
-            state.usage.retainedByteCount = 0
+            dropRetained(&state)
             if let shortage = try self.shortage(of: byteCount, beside: used, &state) {
                 throw shortage
             }

@@ -1,6 +1,8 @@
 import CheckpointDevice
 import CheckpointFiles
 public import CheckpointModel
+import CheckpointNative
+import CheckpointTransport
 import Logging
 
 extension CheckpointEngine {
@@ -25,7 +27,8 @@ extension CheckpointEngine {
             name: name, consumes: consumes, state: .registering(progress))
         do throws(EngineError) {
             let registration = Registration(
-                paths: paths, pool: pool, readThreadCount: configuration.readThreadCount,
+                paths: paths, pool: pool, pinned: gpus?.pinned,
+                readThreadCount: configuration.readThreadCount,
                 bucketByteCountMax: configuration.bucketByteCountMax, progress: progress,
                 onProgress: onProgress)
             return finished(name, try await run(registration))
@@ -92,7 +95,11 @@ extension CheckpointEngine {
         removeConsumed(entry)
         entries[name] = nil
         pool.release(registered.segments, retains: !releasesMemory)
-        if releasesMemory { pool.releaseRetained() }
+        if releasesMemory {
+            gpus?.pinned.drop(paths: registered.locations.map(\.path))
+            pool.releaseRetained()
+        }
+        gpus?.pinned.dropStale()
         logger.info("checkpoint unregistered", metadata: ["checkpoint": "\(name)"])
     }
 

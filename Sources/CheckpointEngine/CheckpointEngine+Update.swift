@@ -15,10 +15,15 @@ extension CheckpointEngine {
         let record = UpdateRecord(Self.status(id: history.nextID(), name, registered))
         let job = UpdateJob(
             id: record.id, checkpoint: name, registered: registered,
-            engines: zip(addresses, request.instances).map { ($0, $1.workerCount) },
+            engines: zip(addresses, request.instances).map { address, instance in
+                UpdateEngine(
+                    address: address, workerCount: instance.workerCount, ranks: instance.ranks)
+            },
             deadline: .now + .seconds(request.timeoutSeconds),
             resetsPrefixCache: request.resetsPrefixCache, socketDirectory: sockets.path,
-            context: context, client: client, signal: try makeSignal(), record: record)
+            context: context, client: client, signal: try makeSignal(), record: record,
+            gpus: gpus, gpuConfiguration: configuration.gpu,
+            slotByteCountMax: configuration.bucketByteCountMax)
         entries[name]?.runningUpdate = record.id
         history.append(record)
         running[record.id] = RunningUpdate(

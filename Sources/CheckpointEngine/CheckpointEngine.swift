@@ -1,6 +1,7 @@
 import CheckpointDevice
 public import CheckpointModel
 import CheckpointPlan
+import CheckpointTransport
 import CheckpointWorker
 public import Logging
 
@@ -15,6 +16,8 @@ public actor CheckpointEngine {
     let sockets: PrivateDirectory
     let context: ZeroMQContext
     let client = EngineClient()
+    /// `nil` where engines are on the CPU.
+    let gpus: GPUSet?
     var entries: [CheckpointName: RegistryEntry] = [:]
     var gathered = MetasDocument(ranks: [:])
     var history: UpdateHistory
@@ -40,9 +43,12 @@ public actor CheckpointEngine {
             throw EngineError(error)
         }
         do throws(DeviceError) {
+            let gpus = try GPUSet.open(configuration.gpu, logger)
+            self.gpus = gpus
             self.pool = try SegmentPool(
                 directory: configuration.sharedMemoryDirectory,
-                byteCountMax: configuration.memoryByteCountMax)
+                byteCountMax: configuration.memoryByteCountMax,
+                onDrop: { gpus?.pinned.drop(paths: $0) })
             self.sockets = try PrivateDirectory(
                 parent: configuration.runtimeDirectory, prefix: PoolNames.prefix)
         } catch {
@@ -58,6 +64,9 @@ public actor CheckpointEngine {
         entries.values.map(\.summary).sorted { $0.name < $1.name }
     }
 
+    /// Gives the device memory that is kept between updates back; pinned host memory stays.
+    public func releaseGPUMemory() { gpus?.releaseMemory() }
+
     public func checkpoint(_ name: CheckpointName) throws(EngineError) -> CheckpointSummary {
         try entry(name).summary
     }
@@ -70,6 +79,8 @@ public actor CheckpointEngine {
         statistics.pooledBytes = usage.usedByteCount
         statistics.retainedBytes = usage.retainedByteCount
         statistics.inPlaceBytes = entries.values.reduce(0) { $0 + $1.summary.inPlaceBytes }
+        statistics.pinnedBytes = gpus?.pinned.byteCount ?? 0
+        statistics.gpuBytes = gpus?.heldByteCount ?? 0
         statistics.updatesRunning = running.count
         return statistics
     }
@@ -90,6 +101,8 @@ public actor CheckpointEngine {
         }
         for entry in entries.values { removeConsumed(entry) }
         entries = [:]
+        gpus?.pinned.dropAll()
+        gpus?.releaseMemory()
         pool.close()
         sockets.remove()
         await client.shutDown()

@@ -9,12 +9,15 @@ public struct EngineConfiguration: Hashable, Sendable {
     public let memoryByteCountMax: Int?
     /// Threads that read files; `nil` chooses by the number of cores.
     public let readThreadCount: Int?
-    /// Bucket size for reloads.
+    /// Bucket size for reloads, and the most bytes of a slot on a GPU.
     public let bucketByteCountMax: Int
     /// Names and paths of ZeroMQ's library, tried in this order.
     public let zeroMQLibraryNames: [String]
     /// Ended updates that are remembered.
     public let updateHistoryCountMax: Int
+
+    /// How GPUs are used.
+    public let gpu: GPUConfiguration
 
     public static let bucketByteCountDefault = 512 << 20
     public static let updateHistoryCountDefault = 256
@@ -25,7 +28,8 @@ public struct EngineConfiguration: Hashable, Sendable {
         memoryByteCountMax: Int? = nil, readThreadCount: Int? = nil,
         bucketByteCountMax: Int = Self.bucketByteCountDefault,
         zeroMQLibraryNames: [String] = Self.zeroMQLibraryNamesDefault,
-        updateHistoryCountMax: Int = Self.updateHistoryCountDefault
+        updateHistoryCountMax: Int = Self.updateHistoryCountDefault,
+        gpu: GPUConfiguration = GPUConfiguration(device: .host)
     ) {
         self.sharedMemoryDirectory = sharedMemoryDirectory
         self.runtimeDirectory = runtimeDirectory
@@ -34,5 +38,6 @@ public struct EngineConfiguration: Hashable, Sendable {
         self.bucketByteCountMax = bucketByteCountMax
         self.zeroMQLibraryNames = zeroMQLibraryNames
         self.updateHistoryCountMax = updateHistoryCountMax
+        self.gpu = gpu
     }
 }

@@ -6,6 +6,10 @@ public struct EngineStatistics: Hashable, Sendable {
     /// Bytes of shared memory that are kept for the next version.
     public var retainedBytes = 0
     public var inPlaceBytes = 0
+    /// Bytes of shared memory that are pinned for GPUs.
+    public var pinnedBytes = 0
+    /// Bytes of GPU memory that are kept between updates, on all GPUs.
+    public var gpuBytes = 0
     public var registrations = 0
     public var registrationFailures = 0
     public var registeredBytes = 0

@@ -10,11 +10,15 @@ struct RegisteredCheckpoint: Sendable {
     let catalog: Catalog
     /// One for each shard: where workers find it.
     let locations: [SegmentLocation]
+    /// The pinned file of each location; none where engines are on the CPU.
+    let pins: [PinnedFile]
     /// The pool's segments, for the shards that were read from disk.
     let segments: [PoolSegment]
     /// Runs of ``catalog``.
     let buckets: [UpdatePlan.Bucket]
     let seconds: Double
+    let plans = PlanCache()
+    let largestTensor: TensorEntry?
 
     var pooledByteCount: Int { segments.reduce(0) { $0 + $1.byteCount } }
 

@@ -1,12 +1,16 @@
 import CheckpointDevice
 import CheckpointFiles
 import CheckpointModel
+import CheckpointNative
 import CheckpointPlan
+import Synchronization
 
 /// Brings a checkpoint into shared memory: the blocking part of a registration.
 struct Registration: Sendable {
     let paths: [String]
     let pool: SegmentPool
+    /// Pins what is registered; `nil` where engines are on the CPU.
+    let pinned: PinnedFiles?
     let readThreadCount: Int?
     let bucketByteCountMax: Int
     let progress: RegistrationProgress
@@ -22,10 +26,13 @@ struct Registration: Sendable {
         } catch {
             throw EngineError(error)
         }
+        let locations = Self.locations(of: source, segments)
+        let pins: [PinnedFile]
         do {
-            try read(onDisk, into: segments)
+            pins = try readAndPin(onDisk, segments, locations)
         } catch {
             pool.release(segments, retains: false)
+            pinned?.dropStale()
             throw error
         }
         defer { Heap.trim() }
@@ -35,8 +42,9 @@ struct Registration: Sendable {
             catalog: Catalog(
                 shards: source.catalog.shards,
                 tensors: plan.order.map { source.catalog.tensors[$0] }),
-            locations: Self.locations(of: source, segments), segments: segments,
-            buckets: plan.buckets, seconds: progress.start.duration(to: .now).inSeconds)
+            locations: locations, pins: pins, segments: segments, buckets: plan.buckets,
+            seconds: progress.start.duration(to: .now).inSeconds,
+            largestTensor: source.catalog.tensors.max { $0.range.byteCount < $1.range.byteCount })
     }
 
     private func open() throws(EngineError) -> CheckpointSource {
@@ -45,6 +53,30 @@ struct Registration: Sendable {
         } catch {
             throw EngineError(error)
         }
+    }
+
+    /// Reads and pins side by side: pages that one of them has filled are there for the other.
+    private func readAndPin(
+        _ onDisk: [ShardFile], _ segments: [PoolSegment], _ locations: [SegmentLocation]
+    ) throws(EngineError) -> [PinnedFile] {
+        guard let pinned else {
+            try read(onDisk, into: segments)
+            return []
+        }
+        let pins = Mutex<Result<[PinnedFile], DeviceError>>(.success([]))
+        let failure = Mutex<EngineError?>(nil)
+        BlockingThread.runAll("ckpt-register", count: 2) { index in
+            if index == 0 {
+                do throws(EngineError) { try read(onDisk, into: segments) } catch {
+                    failure.withLock { $0 = error }
+                }
+            } else {
+                let result = Result { () throws(DeviceError) in try pinned.pin(locations) }
+                pins.withLock { $0 = result }
+            }
+        }
+        if let failure = failure.withLock({ $0 }) { throw failure }
+        do { return try pins.withLock({ $0 }).get() } catch { throw EngineError(error) }
     }
 
     private func read(_ shards: [ShardFile], into segments: [PoolSegment]) throws(EngineError) {

@@ -2,6 +2,7 @@ import CheckpointDevice
 import CheckpointFiles
 import CheckpointModel
 import CheckpointPlan
+import CheckpointTransport
 import CheckpointWorker
 
 /// One update from its plan to its last commit: the HTTP calls and the worker link side by side.
@@ -9,7 +10,7 @@ struct UpdateJob: Sendable {
     let id: String
     let checkpoint: CheckpointName
     let registered: RegisteredCheckpoint
-    let engines: [(address: EngineAddress, workerCount: Int?)]
+    let engines: [UpdateEngine]
     let deadline: ContinuousClock.Instant
     let resetsPrefixCache: Bool
     let socketDirectory: String
@@ -17,19 +18,27 @@ struct UpdateJob: Sendable {
     let client: EngineClient
     let signal: LinkSignal
     let record: UpdateRecord
+    /// `nil` where engines are on the CPU.
+    let gpus: GPUSet?
+    let gpuConfiguration: GPUConfiguration
+    let slotByteCountMax: Int
 
     /// How long engines may take to answer after the link has ended.
-    private static let answerGrace = Duration.seconds(5)
+    static let answerGrace = Duration.seconds(5)
     /// How much later than the link the calls time out: the link knows whom it waits for.
-    private static let callGrace = Duration.seconds(2)
+    static let callGrace = Duration.seconds(2)
 
-    private var remaining: Duration { ContinuousClock.now.duration(to: deadline) }
+    var remaining: Duration { ContinuousClock.now.duration(to: deadline) }
 
     /// Carries the update out; throws its first failure.
     func run() async throws(EngineError) {
         do {
             try checkFiles()
-            try await deliver(endpoints: endpoints())
+            if let gpus {
+                try await gather(on: gpus)
+            } else {
+                try await deliver(endpoints: endpoints(), through: nil)
+            }
             record.enter(.finish)
             guard resetsPrefixCache else { return }
             for engine in engines {
@@ -41,8 +50,10 @@ struct UpdateJob: Sendable {
             throw EngineError(reason ?? error)
         } catch let error as EngineError {
             throw error
+        } catch let error as DeviceError {
+            throw EngineError(error)
         } catch {
-            preconditionFailure("the calls above throw the two types above: \(error)")
+            preconditionFailure("the calls above throw the three types above: \(error)")
         }
     }
 
@@ -57,123 +68,35 @@ struct UpdateJob: Sendable {
         }
     }
 
+    /// One for each worker on the CPU, by engine.
     private func endpoints() async throws(WorkerError) -> [[WorkerEndpoint]] {
         var endpoints: [[WorkerEndpoint]] = []
         for (index, engine) in engines.enumerated() {
-            var count = engine.workerCount
-            if count == nil {
-                count = try await client.workerCount(engine.address, timeout: remaining)
-            }
             endpoints.append(
-                (0..<(count ?? 1)).map { rank in
-                    WorkerEndpoint(
-                        id: .cpu(rank: rank), engine: engine.address.description,
-                        socketPath: "\(socketDirectory)/\(id)-\(index)-\(rank)")
+                (0..<(try await workerCount(of: engine))).map { rank in
+                    endpoint(.cpu(rank: rank), of: engine, "\(index)-\(rank)")
                 })
         }
         return endpoints
     }
+
+    func endpoint(_ id: DeviceID, of engine: UpdateEngine, _ name: String) -> WorkerEndpoint {
+        WorkerEndpoint(
+            id: id, engine: engine.address.description,
+            socketPath: "\(socketDirectory)/\(self.id)-\(name)")
+    }
+
+    func workerCount(of engine: UpdateEngine) async throws(WorkerError) -> Int {
+        if let count = engine.workerCount { return count }
+        return try await client.workerCount(engine.address, timeout: remaining) ?? 1
+    }
 }
 
-// MARK: - Delivery
-
-extension UpdateJob {
-    private func deliver(endpoints: [[WorkerEndpoint]]) async throws(WorkerError) {
-        let (bound, boundContinuation) = AsyncStream.makeStream(of: Bool.self)
-        let configuration = linkConfiguration(endpoints.flatMap(\.self))
-        let failure: WorkerError? = await withTaskGroup(of: Ending.self) { group in
-            group.addTask { .answered(await callEngines(endpoints, bound: bound)) }
-            let linkFailure = await link(configuration, boundContinuation)
-            // The engines' answers follow their workers' last words; a call that hangs is ended.
-            group.addTask {
-                try? await Task.sleep(for: Self.answerGrace)
-                return .graceOver
-            }
-            let ending = await group.next()
-            group.cancelAll()
-            return linkFailure ?? Self.failure(ending)
-        }
-        if let failure { throw failure }
-    }
-
-    /// What came first after the link had ended.
-    private enum Ending {
-        case answered(WorkerError?)
-        case graceOver
-    }
-
-    private static func failure(_ ending: Ending?) -> WorkerError? {
-        switch ending {
-        case .answered(let failure): failure
-        case .graceOver, nil:
-            WorkerError(
-                .engineFailed,
-                "every worker has committed, but an engine did not answer the call that started "
-                    + "the update within \(answerGrace.components.seconds) s")
-        }
-    }
-
-    /// Runs the link on its thread; returns its failure.
-    private func link(
-        _ configuration: WorkerLink.Configuration, _ bound: AsyncStream<Bool>.Continuation
-    ) async -> WorkerError? {
-        do throws(WorkerError) {
-            try await BlockingThread.run("ckpt-link") { () throws(WorkerError) in
-                defer { bound.finish() }
-                try WorkerLink.run(
-                    configuration, context: context, signal: signal,
-                    onBound: { bound.yield(true) },
-                    onProgress: { progress, touchesWeights in
-                        record.report(
-                            progress, touchesWeights: touchesWeights,
-                            endpoints: configuration.endpoints)
-                    })
-            }
-            return nil
-        } catch {
-            return error
-        }
-    }
-
-    /// Starts the reload on every engine once the sockets are bound, and returns the first failure.
-    /// Failures go to the link too, which ends the update on all workers.
-    private func callEngines(_ endpoints: [[WorkerEndpoint]], bound: AsyncStream<Bool>) async
-        -> WorkerError?
-    {
-        var iterator = bound.makeAsyncIterator()
-        guard await iterator.next() == true else { return nil }
-        return await withTaskGroup(of: WorkerError?.self) { group in
-            for (engine, endpoints) in zip(engines, endpoints) {
-                group.addTask { await call(engine.address, endpoints) }
-            }
-            return await group.reduce(nil) { $0 ?? $1 }
-        }
-    }
-
-    private func call(_ engine: EngineAddress, _ endpoints: [WorkerEndpoint]) async -> WorkerError?
-    {
-        do throws(WorkerError) {
-            try await client.update(
-                engine, addresses: endpoints.map { ($0.id, $0.address) },
-                timeout: remaining + Self.callGrace)
-            signal.engineAnswered(engine.description)
-            return nil
-        } catch {
-            signal.fail(error)
-            return error
-        }
-    }
-
-    private func linkConfiguration(_ endpoints: [WorkerEndpoint]) -> WorkerLink.Configuration {
-        WorkerLink.Configuration(
-            update: id, checkpoint: checkpoint.description, endpoints: endpoints,
-            catalog: CatalogMessage(
-                segments: registered.locations, tensors: registered.catalog.tensors),
-            schedule: DeliverySchedule(
-                buckets: registered.buckets.map {
-                    DeliverySchedule.Bucket(
-                        first: $0.first, count: $0.count, byteCount: $0.byteCount)
-                }),
-            deadline: deadline)
-    }
+/// One engine of an update.
+struct UpdateEngine: Sendable {
+    let address: EngineAddress
+    /// `nil` asks the engine.
+    let workerCount: Int?
+    /// The GPUs of its workers, as the daemon numbers them; `nil` takes the next ones.
+    let ranks: [Int]?
 }

@@ -1,4 +1,6 @@
 import CheckpointModel
+import CheckpointPlan
+import CheckpointTransport
 import CheckpointWorker
 import Synchronization
 
@@ -10,6 +12,10 @@ final class UpdateRecord: Sendable {
         var waiters: [Int: CheckedContinuation<UpdateStatus, Never>] = [:]
         var nextWaiter = 0
         var touchesWeights = false
+        var hasKnownWorkers = false
+        var loads: [BucketLoad] = []
+        var spans: [GatherSpan] = []
+        var gpus: [GPU] = []
     }
 
     let id: String
@@ -29,8 +35,38 @@ final class UpdateRecord: Sendable {
         }
     }
 
+    /// What the timeline is made of.
+    var measured: (UpdateStatus, [BucketLoad], [GatherSpan], [GPU]) {
+        state.withLock { ($0.status, $0.loads, $0.spans, $0.gpus) }
+    }
+
     /// Whether any worker has begun to load.
     var touchesWeights: Bool { state.withLock { $0.touchesWeights } }
+
+    /// Whether a worker speaks the known protocol.
+    var hasKnownWorkers: Bool { state.withLock { $0.hasKnownWorkers } }
+
+    /// Keeps the loads of all buckets for the timeline.
+    func keep(_ loads: [BucketLoad]) { state.withLock { $0.loads = loads } }
+
+    /// Keeps what was copied when, for the timeline; one GPU for each worker.
+    func keep(_ spans: [GatherSpan], _ gpus: [GPU]) {
+        state.withLock { state in
+            state.spans = spans
+            state.gpus = gpus
+        }
+    }
+
+    /// Notes how the delivery was planned.
+    func describe(_ delivery: GatherDelivery) {
+        let budget = delivery.plan.plan.budget
+        state.withLock { state in
+            state.status.buckets = delivery.plan.plan.buckets.count
+            state.status.slots = UpdateStatus.Slots(
+                count: budget.slotCount, bytes: budget.slotByteCount,
+                gpus: delivery.gpus.map(\.id.description))
+        }
+    }
 
     /// Takes over what the link reports.
     func report(
@@ -39,6 +75,7 @@ final class UpdateRecord: Sendable {
         state.withLock { state in
             guard state.status.state == .running else { return }
             state.touchesWeights = touchesWeights
+            state.hasKnownWorkers = progress.workers.contains { $0.isKnown }
             state.stageStarts = progress.stageStarts.map { (Self.stage($0.stage), $0.at) }
             state.status.stage = Self.stage(progress.stage)
             state.status.workers = zip(progress.workers, endpoints).map(Self.worker)

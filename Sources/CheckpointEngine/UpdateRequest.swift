@@ -7,11 +7,18 @@ public struct EngineInstance: Hashable, Sendable {
     public let unixSocketPath: String?
     /// How many workers the instance has; `nil` asks the engine.
     public let workerCount: Int?
+    /// The GPUs of the instance's workers, as the daemon numbers those that it sees; `nil` takes the next
+    /// ones. Without meaning for workers on the CPU.
+    public let ranks: [Int]?
 
-    public init(updateURL: String, unixSocketPath: String? = nil, workerCount: Int? = nil) {
+    public init(
+        updateURL: String, unixSocketPath: String? = nil, workerCount: Int? = nil,
+        ranks: [Int]? = nil
+    ) {
         self.updateURL = updateURL
         self.unixSocketPath = unixSocketPath
         self.workerCount = workerCount
+        self.ranks = ranks
     }
 }
 

@@ -80,6 +80,22 @@ public struct UpdateStatus: Codable, Hashable, Sendable {
         }
     }
 
+    /// How the memory of GPUs was used.
+    public struct Slots: Codable, Hashable, Sendable {
+        /// Two, or one where memory was short.
+        public let count: Int
+        /// Bytes of one slot.
+        public let bytes: Int
+        /// The ids of the GPUs, in the order of the workers.
+        public let gpus: [String]
+
+        public init(count: Int, bytes: Int, gpus: [String]) {
+            self.count = count
+            self.bytes = bytes
+            self.gpus = gpus
+        }
+    }
+
     public let id: String
     public let checkpoint: String
     public var state: State
@@ -87,16 +103,19 @@ public struct UpdateStatus: Codable, Hashable, Sendable {
     /// Bytes of the checkpoint.
     public let bytes: Int
     public let tensors: Int
-    public let buckets: Int
+    public var buckets: Int
     /// Bytes that every worker has loaded: the slowest worker's count.
     public var loadedBytes: Int
     public var seconds: Double
     public var stages: [StageTime]
     public var workers: [Worker]
+    /// `nil` for engines on the CPU.
+    public var slots: Slots?
     public var error: Failure?
 
     enum CodingKeys: String, CodingKey {
-        case id, checkpoint, state, stage, bytes, tensors, buckets, seconds, stages, workers, error
+        case id, checkpoint, state, stage, bytes, tensors, buckets, seconds, stages, workers, slots
+        case error
         case loadedBytes = "loaded_bytes"
     }
 

@@ -1,3 +1,4 @@
+import CheckpointNative
 import Glibc
 import Synchronization
 
@@ -38,7 +39,9 @@ public struct ShardReader: Sendable {
     ) throws(FilesError) {
         let job = ReadJob(
             pieces: try pieces(copies), progress: progress, isCancelled: isCancelled)
-        ThreadGroup.run(count: min(threadCount, max(1, job.pieces.count))) { job.work() }
+        BlockingThread.runAll(
+            "ckpt-read", count: min(threadCount, max(1, job.pieces.count))
+        ) { _ in job.work() }
         try job.finish()
         for copy in copies { try copy.shard.checkUnchanged() }
     }

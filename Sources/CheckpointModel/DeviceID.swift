@@ -5,4 +5,15 @@ public struct DeviceID: Hashable, Sendable, CustomStringConvertible {
 
     /// A worker on the CPU; `rank` counts from zero inside one engine instance.
     public static func cpu(rank: Int) -> DeviceID { DeviceID(description: "CPU-\(rank)") }
+
+    /// A GPU; `uuid` has 16 bytes.
+    public static func gpu(uuid: [UInt8]) -> DeviceID {
+        var text = "GPU"
+        for (index, byte) in uuid.enumerated() {
+            if [0, 4, 6, 8, 10].contains(index) { text += "-" }
+            text += byte < 16 ? "0" : ""
+            text += String(byte, radix: 16)
+        }
+        return DeviceID(description: text)
+    }
 }

@@ -56,7 +56,7 @@ struct ScriptedLink: Sendable {
     }
 
     /// Runs the link on this thread and the workers on theirs, until all have ended.
-    func run(_ script: @escaping Script, onBound: () -> Void = {}) -> Outcome {
+    func run(_ script: @escaping Script, onBound: @escaping @Sendable () -> Void = {}) -> Outcome {
         let notes = Notes()
         let group = DispatchGroup()
         let progress = Mutex<[SessionProgress]>([])
@@ -65,10 +65,10 @@ struct ScriptedLink: Sendable {
         do throws(WorkerError) {
             try WorkerLink.run(
                 configuration(start), context: context, signal: signal,
-                onBound: {
+                observer: ClosureObserver(onBound: {
                     for place in places { self.start(place, script, notes, group) }
                     onBound()
-                }, onProgress: { step, _ in progress.withLock { $0.append(step) } })
+                }, onProgress: { step, _ in progress.withLock { $0.append(step) } }))
         } catch {
             failure = error
         }
@@ -87,7 +87,7 @@ struct ScriptedLink: Sendable {
                 WorkerEndpoint(
                     id: .cpu(rank: place), engine: engine,
                     socketPath: "\(directory.path)/\(place)")
-            }, catalog: catalog, schedule: DeliverySchedule(buckets: buckets),
+            }, memory: .host(catalog.segments), tensors: catalog.tensors, schedule: DeliverySchedule(buckets: buckets),
             deadline: start + deadline, abortGrace: .milliseconds(400),
             answerGrace: .milliseconds(50), stragglerGrace: .seconds(10))
     }

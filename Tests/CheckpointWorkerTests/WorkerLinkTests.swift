@@ -50,7 +50,7 @@ struct WorkerLinkTests {
                 WorkerEndpoint(
                     id: .cpu(rank: rank), engine: "http://engine",
                     socketPath: "\(directory.path)/worker-\(rank)")
-            }, catalog: catalog,
+            }, memory: .host(catalog.segments), tensors: catalog.tensors,
             schedule: DeliverySchedule(
                 buckets: (0..<3).map { .init(first: $0, count: 1, byteCount: 8192) }),
             deadline: .now + deadline, abortGrace: grace, answerGrace: .milliseconds(200),
@@ -70,7 +70,7 @@ struct WorkerLinkTests {
         do throws(WorkerError) {
             try WorkerLink.run(
                 configuration, context: context, signal: signal,
-                onBound: {
+                observer: ClosureObserver(onBound: {
                     for rank in 0..<workers {
                         let thread = Thread {
                             let memory = ReferenceMemory(
@@ -91,7 +91,7 @@ struct WorkerLinkTests {
                         thread.start()
                     }
                     onBound()
-                }, onProgress: { _, _ in })
+                }))
         } catch {
             group.wait()
             return (error, failures.withLock { $0 })

@@ -3,6 +3,7 @@
 #ifndef CHECKPOINT_ENGINE_CNATIVE_H
 #define CHECKPOINT_ENGINE_CNATIVE_H
 
+#include "CNativeCUDA.h"
 #include "CNativeCopy.h"
 #include "CNativeSystem.h"
 #include "CNativeZeroMQ.h"

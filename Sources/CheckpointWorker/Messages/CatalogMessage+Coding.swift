@@ -11,11 +11,9 @@ extension CatalogMessage {
     init(_ reader: inout MessageReader, body: [UInt8]) throws(WorkerError) {
         let count = try reader.integer("tensors")
         let byteCount = try reader.integer("bytes")
-        let segments = try reader.array("segments").map { value throws(WorkerError) in
-            try Self.segment(value)
-        }
-        let tensors = try Self.tensors(body, in: segments)
-        self.init(segments: segments, tensors: tensors)
+        let memory = try Self.memory(try reader.array("segments"))
+        let tensors = try Self.tensors(body, in: memory.rooms)
+        self.init(memory: memory, tensors: tensors)
         guard tensors.count == count, self.byteCount == byteCount else {
             throw MessageFrames.violation(
                 "the catalog has \(tensors.count) tensors of \(self.byteCount) bytes; its header says "
@@ -26,10 +24,23 @@ extension CatalogMessage {
         }
     }
 
-    private static func segment(_ value: JSONValue) throws(WorkerError) -> SegmentLocation {
-        guard case .object(let object) = value else {
-            throw MessageFrames.violation("a segment is not an object")
+    /// Segments of one kind; an empty array is host memory.
+    private static func memory(_ values: [JSONValue]) throws(WorkerError) -> Memory {
+        var objects: [JSONObject] = []
+        for value in values {
+            guard case .object(let object) = value else {
+                throw MessageFrames.violation("a segment is not an object")
+            }
+            objects.append(object)
         }
+        if objects.first?["handle"] != nil {
+            return .cuda(
+                try objects.map { object throws(WorkerError) in try deviceSegment(object) })
+        }
+        return .host(try objects.map { object throws(WorkerError) in try fileSegment(object) })
+    }
+
+    private static func fileSegment(_ object: JSONObject) throws(WorkerError) -> SegmentLocation {
         var reader = MessageReader(object)
         let path = try reader.string("path")
         let inode = try reader.integer("inode")
@@ -43,7 +54,21 @@ extension CatalogMessage {
             path: path, inode: UInt64(inode), fileByteCount: byteCount, dataOffset: dataOffset)
     }
 
-    private static func tensors(_ bytes: [UInt8], in segments: [SegmentLocation])
+    private static func deviceSegment(_ object: JSONObject) throws(WorkerError) -> DeviceSegment {
+        var reader = MessageReader(object)
+        let text = try reader.string("handle")
+        let byteCount = try reader.integer("bytes")
+        let dataOffset = try reader.integer("data_offset")
+        try reader.finish()
+        guard let handle = HexText.bytes(of: text),
+            handle.count == DeviceSegment.handleByteCount, dataOffset <= byteCount
+        else {
+            throw MessageFrames.violation("a segment of device memory is impossible")
+        }
+        return DeviceSegment(handle: handle, byteCount: byteCount, dataOffset: dataOffset)
+    }
+
+    private static func tensors(_ bytes: [UInt8], in rooms: [Int])
         throws(WorkerError) -> [TensorEntry]
     {
         var tensors: [TensorEntry] = []
@@ -51,7 +76,7 @@ extension CatalogMessage {
             var cursor = try JSONCursor(bytes, limits: body)
             try cursor.beginArray()
             while try cursor.nextElement() {
-                guard tensors.count < tensorCountMax, let tensor = try row(&cursor, in: segments)
+                guard tensors.count < tensorCountMax, let tensor = try row(&cursor, in: rooms)
                 else {
                     throw JSONError(
                         .unexpectedKind, "row \(tensors.count) does not fit its segment",
@@ -67,7 +92,7 @@ extension CatalogMessage {
     }
 
     /// `[name, dtype, [dimension, …], segment, offset]`; `nil` when the tensor is impossible.
-    private static func row(_ cursor: inout JSONCursor, in segments: [SegmentLocation])
+    private static func row(_ cursor: inout JSONCursor, in rooms: [Int])
         throws(JSONError) -> TensorEntry?
     {
         try cursor.beginArray()
@@ -89,25 +114,41 @@ extension CatalogMessage {
         guard try !cursor.nextElement(), let dtype, let shape = Shape(dimensions),
             let byteCount = shape.byteCount(of: dtype),
             let range = ByteRange(offset: offset, byteCount: byteCount),
-            segments.indices.contains(segment),
-            range.end <= segments[segment].fileByteCount - segments[segment].dataOffset
+            rooms.indices.contains(segment), range.end <= rooms[segment]
         else { return nil }
         return TensorEntry(
             name: name, dtype: dtype, shape: shape, shard: segment, range: range)
     }
 
     func frames() -> [[UInt8]] {
-        let header = MessageFrames.message(
+        [
+            Self.header(memory, tensorCount: tensors.count, byteCount: byteCount),
+            Self.body(tensors),
+        ]
+    }
+
+    /// Frame 0: it differs between workers where their memory does.
+    static func header(_ memory: Memory, tensorCount: Int, byteCount: Int) -> [UInt8] {
+        let segments: [JSONValue] =
+            switch memory {
+            case .host(let segments): segments.map(value)
+            case .cuda(let segments): segments.map(value)
+            }
+        return MessageFrames.message(
             "catalog",
             [
-                ("tensors", .integer(tensors.count)), ("bytes", .integer(byteCount)),
-                ("segments", .array(segments.map(Self.value))),
+                ("tensors", .integer(tensorCount)), ("bytes", .integer(byteCount)),
+                ("segments", .array(segments)),
             ])
-        var writer = JSONWriter(capacity: tensors.count * Self.rowByteCountTypical)
+    }
+
+    /// Frame 1: the same for all workers.
+    static func body(_ tensors: [TensorEntry]) -> [UInt8] {
+        var writer = JSONWriter(capacity: tensors.count * rowByteCountTypical)
         writer.beginArray()
-        for tensor in tensors { Self.write(tensor, to: &writer) }
+        for tensor in tensors { write(tensor, to: &writer) }
         writer.endArray()
-        return [header, writer.bytes]
+        return writer.bytes
     }
 
     private static func value(_ segment: SegmentLocation) -> JSONValue {
@@ -115,6 +156,15 @@ extension CatalogMessage {
             JSONObject([
                 ("path", .string(segment.path)), ("inode", .integer(Int(clamping: segment.inode))),
                 ("bytes", .integer(segment.fileByteCount)),
+                ("data_offset", .integer(segment.dataOffset)),
+            ]))
+    }
+
+    private static func value(_ segment: DeviceSegment) -> JSONValue {
+        .object(
+            JSONObject([
+                ("handle", .string(HexText.text(of: segment.handle))),
+                ("bytes", .integer(segment.byteCount)),
                 ("data_offset", .integer(segment.dataOffset)),
             ]))
     }

@@ -40,7 +40,8 @@ extension ServerMessage {
                         ("protocol", .string(ServerHello.protocolName)),
                         ("versions", .array(hello.versions.map(JSONValue.integer))),
                         ("update", .string(hello.update)),
-                        ("checkpoint", .string(hello.checkpoint)), ("memory", .string("host")),
+                        ("checkpoint", .string(hello.checkpoint)),
+                        ("memory", .string(hello.memory.rawValue)),
                         ("deadline_ms", .integer(hello.deadlineMilliseconds)),
                     ])
             ]
@@ -75,12 +76,12 @@ extension ServerHello {
         }
         let update = try reader.string("update")
         let checkpoint = try reader.string("checkpoint")
-        let memory = try reader.string("memory")
-        guard memory == "host" else {
-            throw MessageFrames.violation("its memory is \(memory); this worker takes host memory")
+        let kind = try reader.string("memory")
+        guard let memory = MemoryKind(rawValue: kind) else {
+            throw MessageFrames.violation("its memory is \(kind)")
         }
         self.init(
-            versions: versions, update: update, checkpoint: checkpoint,
+            versions: versions, update: update, checkpoint: checkpoint, memory: memory,
             deadlineMilliseconds: try reader.integer("deadline_ms"))
     }
 }

@@ -1,5 +1,3 @@
-public import CheckpointModel
-
 /// What the server says to a worker. The definition is `docs/wire-protocol.md`.
 public enum ServerMessage: Hashable, Sendable {
     case hello(ServerHello)
@@ -18,30 +16,19 @@ public struct ServerHello: Hashable, Sendable {
     public let versions: [Int]
     public let update: String
     public let checkpoint: String
+    /// Where the bytes lie.
+    public let memory: MemoryKind
     /// Time left for the whole update.
     public let deadlineMilliseconds: Int
 
     public init(
         versions: [Int] = Self.versions, update: String, checkpoint: String,
-        deadlineMilliseconds: Int
+        memory: MemoryKind = .host, deadlineMilliseconds: Int
     ) {
         self.versions = versions
         self.update = update
         self.checkpoint = checkpoint
+        self.memory = memory
         self.deadlineMilliseconds = deadlineMilliseconds
     }
-}
-
-/// Everything that will be delivered: tensors in the order in which buckets name them. The shard of a
-/// tensor is its place in `segments`.
-public struct CatalogMessage: Hashable, Sendable {
-    public let segments: [SegmentLocation]
-    public let tensors: [TensorEntry]
-
-    public init(segments: [SegmentLocation], tensors: [TensorEntry]) {
-        self.segments = segments
-        self.tensors = tensors
-    }
-
-    public var byteCount: Int { tensors.reduce(0) { $0 + $1.range.byteCount } }
 }

@@ -13,6 +13,14 @@ public struct DeliverySchedule: Hashable, Sendable {
     }
 
     public let buckets: [Bucket]
+    /// Buckets that are there from the start; the others are announced as they come.
+    public let availableCount: Int
 
-    public init(buckets: [Bucket]) { self.buckets = buckets }
+    /// A delivery whose bytes are all there: of host memory.
+    public init(buckets: [Bucket]) { self.init(buckets: buckets, availableCount: buckets.count) }
+
+    public init(buckets: [Bucket], availableCount: Int) {
+        self.buckets = buckets
+        self.availableCount = availableCount
+    }
 }

@@ -7,6 +7,8 @@ public final class LinkSignal: Sendable {
     enum Event: Sendable {
         /// End the update with this error.
         case fail(WorkerError)
+        /// So many buckets lie complete in the memory of every worker.
+        case available(Int)
         /// The engine's HTTP call came back with success: its workers must have committed by now.
         case engineAnswered(String)
     }
@@ -43,6 +45,9 @@ public final class LinkSignal: Sendable {
 
     /// Tells that the HTTP call of `engine` has answered with success.
     public func engineAnswered(_ engine: String) { post(.engineAnswered(engine)) }
+
+    /// Tells that the first `count` buckets lie complete in the memory of every worker.
+    public func available(_ count: Int) { post(.available(count)) }
 
     private func post(_ event: Event) {
         state.withLock { state in

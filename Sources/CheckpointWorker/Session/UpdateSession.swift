@@ -18,6 +18,8 @@ struct UpdateSession {
     }
 
     private struct Worker {
+        /// Whether it speaks the known protocol, which has no messages for some steps.
+        var isKnown = false
         var isConnected = false
         var isGone = false
         var pending: [Pending] = []
@@ -32,6 +34,9 @@ struct UpdateSession {
     private(set) var progress: SessionProgress
     private(set) var failure: WorkerError?
     private(set) var isCommitted = false
+    /// Every load of a bucket, in the order in which they were told.
+    private(set) var loads: [BucketLoad] = []
+    private var availableCount: Int
 
     init(
         endpoints: [WorkerEndpoint], schedule: DeliverySchedule, hello: ServerHello,
@@ -40,6 +45,7 @@ struct UpdateSession {
         self.endpoints = endpoints
         self.schedule = schedule
         self.hello = hello
+        self.availableCount = schedule.availableCount
         self.workers = endpoints.map { _ in Worker() }
         self.progress = SessionProgress(
             stage: .handshake, workers: endpoints.map { _ in WorkerReport() },
@@ -52,6 +58,14 @@ struct UpdateSession {
             || (failure != nil
                 && workers.allSatisfy { !$0.isConnected || $0.isGone || $0.pending.isEmpty })
     }
+
+    /// Buckets that every worker is done with.
+    var doneCount: Int { workers.reduce(schedule.buckets.count) { min($0, $1.loadedBuckets) } }
+
+    func isKnown(_ worker: Int) -> Bool { workers[worker].isKnown }
+
+    /// Whether the worker has yet to answer the first message, which tells its protocol.
+    func isUndecided(_ worker: Int) -> Bool { workers[worker].pending.first == .hello }
 
     /// Workers whose engines may hold a mixture of old and new weights.
     var hasTouchedWeights: Bool { workers.contains { $0.nextBucket > 0 } }
@@ -108,6 +122,10 @@ extension UpdateSession {
         guard workers[worker].isConnected, !workers[worker].isGone else { return [] }
         workers[worker].isGone = true
         if progress.workers[worker].isCommitted { return [] }
+        if endsWithItsRelease(worker) {
+            workers[worker].pending = []
+            return committed(worker, 0)
+        }
         return fail(
             WorkerError(
                 .workerLost, "\(name(of: worker)) disconnected during \(position(of: worker))"))
@@ -119,6 +137,13 @@ extension UpdateSession {
                 .protocolViolation,
                 "\(name(of: worker)) sent a message that is none of the protocol: \(why); install the "
                     + "same version of checkpoint-engine on both sides"))
+    }
+
+    /// So many buckets lie complete in the memory of every worker.
+    mutating func available(_ count: Int) -> [Action] {
+        availableCount = max(availableCount, count)
+        guard failure == nil, progress.stage == .reload else { return [] }
+        return workers.indices.flatMap { sendBuckets(to: $0) }
     }
 
     /// A failure outside the session: the engine's HTTP call, the deadline, the user.
@@ -144,6 +169,10 @@ extension UpdateSession {
         case (.catalog, .ready): return advance(to: .reload, at: now)
         case (.bucket(let index), .loaded(let loadedIndex, let byteCount, let microseconds))
         where loadedIndex == index:
+            loads.append(
+                BucketLoad(
+                    worker: worker, bucket: index, byteCount: byteCount, end: now,
+                    duration: .microseconds(microseconds)))
             return loaded(index, byteCount, microseconds, worker, at: now)
         case (.release, .released): return advance(to: .commit, at: now)
         case (.commit, .committed(let microseconds)):
@@ -151,6 +180,34 @@ extension UpdateSession {
         case (.hello, _), (.catalog, _), (.bucket, _), (.release, _), (.commit, _), (.abort, _):
             return malformed(worker, "\(message.type) as the answer to \(pending)")
         }
+    }
+}
+
+// MARK: - Workers of the known protocol
+
+extension UpdateSession {
+    mutating func markKnown(_ worker: Int) {
+        workers[worker].isKnown = true
+        progress.workers[worker].isKnown = true
+    }
+
+    /// What the worker says by an empty answer.
+    func positiveAnswer(of worker: Int) -> WorkerMessage? {
+        switch workers[worker].pending.first {
+        case .bucket(let index):
+            .loaded(
+                index: index, byteCount: schedule.buckets[index].byteCount, microseconds: 0)
+        case .release: .released
+        case .commit: .committed(microseconds: 0)
+        case .hello, .catalog, .abort, nil: nil
+        }
+    }
+
+    /// Workers of the older generation commit when they release, and go: whether they did is told
+    /// by their engine's answer.
+    private func endsWithItsRelease(_ worker: Int) -> Bool {
+        workers[worker].isKnown && failure == nil && progress.stage >= .release
+            && !workers[worker].pending.contains(.release)
     }
 }
 
@@ -218,7 +275,7 @@ extension UpdateSession {
         progress.stageStarts.append((stage, now))
         switch stage {
         case .handshake: return []
-        case .catalog: return toAll(.catalog) { .sendCatalog(worker: $0) }
+        case .catalog: return sendCatalog(at: now)
         case .reload:
             if schedule.buckets.isEmpty { return advance(to: .release, at: now) }
             return workers.indices.flatMap { sendBuckets(to: $0) }
@@ -228,7 +285,7 @@ extension UpdateSession {
     }
 
     private mutating func toAll(_ pending: Pending, _ action: (Int) -> Action) -> [Action] {
-        workers.indices.map { worker in
+        workers.indices.filter { !progress.workers[$0].isCommitted }.map { worker in
             workers[worker].pending.append(pending)
             return action(worker)
         }
@@ -238,7 +295,7 @@ extension UpdateSession {
         let credits = progress.workers[worker].hello?.credits ?? 1
         var actions: [Action] = []
         while workers[worker].pending.count < credits,
-            workers[worker].nextBucket < schedule.buckets.count
+            workers[worker].nextBucket < min(availableCount, schedule.buckets.count)
         {
             let index = workers[worker].nextBucket
             let bucket = schedule.buckets[index]
@@ -256,8 +313,21 @@ extension UpdateSession {
         guard let failure, workers[worker].isConnected, !workers[worker].isGone,
             !progress.workers[worker].isCommitted, !workers[worker].pending.contains(.abort)
         else { return [] }
-        workers[worker].pending.append(.abort)
+        // A known worker raises what it is told, and answers nothing.
+        if !workers[worker].isKnown { workers[worker].pending.append(.abort) }
         return [.send(worker: worker, .abort(reason: failure.message))]
+    }
+
+    /// Known workers have no catalog: each bucket describes its tensors.
+    private mutating func sendCatalog(at now: ContinuousClock.Instant) -> [Action] {
+        let actions = toAll(.catalog) { .sendCatalog(worker: $0) }
+        for worker in workers.indices where workers[worker].isKnown {
+            workers[worker].pending.removeAll { $0 == .catalog }
+        }
+        let sent = actions.filter { action in
+            if case .sendCatalog(let worker) = action { !workers[worker].isKnown } else { true }
+        }
+        return sent + advance(to: .reload, at: now)
     }
 
     /// Where a worker is, for messages: `bucket 3 of 12`.

@@ -1,5 +1,5 @@
 import CNative
-import CheckpointModel
+public import CheckpointModel
 import Glibc
 
 /// Carries out one ``UpdateSession``: sockets in, actions out, on the calling thread.
@@ -11,7 +11,9 @@ public struct WorkerLink {
         public let update: String
         public let checkpoint: String
         public let endpoints: [WorkerEndpoint]
-        public let catalog: CatalogMessage
+        public let memory: WorkerMemory
+        /// What is delivered, in the order of the schedule; the shard of a tensor is its segment.
+        public let tensors: [TensorEntry]
         public let schedule: DeliverySchedule
         public let deadline: ContinuousClock.Instant
         /// How long a failed update waits for its workers to acknowledge the abort.
@@ -20,22 +22,27 @@ public struct WorkerLink {
         public let answerGrace: Duration
         /// How long the last worker of an engine may come after the first.
         public let stragglerGrace: Duration
+        /// Tells when workers of the known protocol have let go of their slots.
+        public let counters: ReferenceCounterFile?
 
         public init(
             update: String, checkpoint: String, endpoints: [WorkerEndpoint],
-            catalog: CatalogMessage, schedule: DeliverySchedule,
+            memory: WorkerMemory, tensors: [TensorEntry], schedule: DeliverySchedule,
             deadline: ContinuousClock.Instant, abortGrace: Duration = .seconds(5),
-            answerGrace: Duration = .seconds(5), stragglerGrace: Duration = .seconds(30)
+            answerGrace: Duration = .seconds(5), stragglerGrace: Duration = .seconds(30),
+            counters: ReferenceCounterFile? = nil
         ) {
             self.update = update
             self.checkpoint = checkpoint
             self.endpoints = endpoints
-            self.catalog = catalog
+            self.memory = memory
+            self.tensors = tensors
             self.schedule = schedule
             self.deadline = deadline
             self.abortGrace = abortGrace
             self.answerGrace = answerGrace
             self.stragglerGrace = stragglerGrace
+            self.counters = counters
         }
     }
 
@@ -49,33 +56,34 @@ public struct WorkerLink {
     private let configuration: Configuration
     private let context: ZeroMQContext
     private let signal: LinkSignal
-    private let onProgress: (SessionProgress, _ touchesWeights: Bool) -> Void
+    private let observer: any WorkerLinkObserver
     private let sockets: [ZeroMQSocket]
     private let monitors: [ZeroMQSocket]
     private let delimiter: ZeroMQFrame
-    private var catalogFrames: [ZeroMQFrame] = []
+    private var writer: ServerFrames
     private var session: UpdateSession
     private var abortDeadline: ContinuousClock.Instant?
     private var answers: [String: ContinuousClock.Instant] = [:]
     /// When the first worker of an engine had come, for engines that are not complete yet.
     private var firstComers: [String: ContinuousClock.Instant] = [:]
 
-    /// Binds every endpoint's socket and then runs the session. `onBound` is called once workers can
-    /// connect, `onProgress` after each step. Throws the first failure.
+    /// Binds every endpoint's socket and then runs the session; `observer` follows it. Returns the loads
+    /// of all buckets; throws the first failure.
+    @discardableResult
     public static func run(
         _ configuration: Configuration, context: ZeroMQContext, signal: LinkSignal,
-        onBound: () -> Void,
-        onProgress: @escaping (SessionProgress, _ touchesWeights: Bool) -> Void
-    ) throws(WorkerError) {
+        observer: any WorkerLinkObserver
+    ) throws(WorkerError) -> [BucketLoad] {
         var link = try WorkerLink(
-            configuration, context: context, signal: signal, onProgress: onProgress)
-        onBound()
+            configuration, context: context, signal: signal, observer: observer)
+        observer.linkBound()
         try link.loop()
+        return link.session.loads
     }
 
     private init(
         _ configuration: Configuration, context: ZeroMQContext, signal: LinkSignal,
-        onProgress: @escaping (SessionProgress, _ touchesWeights: Bool) -> Void
+        observer: any WorkerLinkObserver
     ) throws(WorkerError) {
         let now = ContinuousClock.now
         var sockets: [ZeroMQSocket] = []
@@ -96,14 +104,18 @@ public struct WorkerLink {
         self.configuration = configuration
         self.context = context
         self.signal = signal
-        self.onProgress = onProgress
+        self.observer = observer
         self.sockets = sockets
         self.monitors = monitors
         self.delimiter = try ZeroMQFrame([], table: context.table)
+        self.writer = ServerFrames(
+            memory: configuration.memory, schedule: configuration.schedule,
+            tensors: configuration.tensors, counters: configuration.counters)
         self.session = UpdateSession(
             endpoints: configuration.endpoints, schedule: configuration.schedule,
             hello: ServerHello(
                 update: configuration.update, checkpoint: configuration.checkpoint,
+                memory: configuration.memory.kind,
                 deadlineMilliseconds: Self.milliseconds(now.duration(to: configuration.deadline))),
             now: now)
     }
@@ -133,7 +145,9 @@ extension WorkerLink {
             }
             try receiveSignals()
             try checkDeadlines()
-            onProgress(session.progress, session.hasTouchedWeights)
+            observer.linkProgressed(
+                session.progress, touchesWeights: session.hasTouchedWeights,
+                doneCount: session.doneCount)
         }
         if let failure = session.failure { throw failure }
     }
@@ -150,6 +164,7 @@ extension WorkerLink {
         for event in signal.take() {
             switch event {
             case .fail(let error): try perform(session.fail(error))
+            case .available(let count): try perform(session.available(count))
             case .engineAnswered(let engine):
                 answers[engine] = ContinuousClock.now + configuration.answerGrace
             }
@@ -251,8 +266,7 @@ extension WorkerLink {
             guard frames.count >= 2, frames[0].isEmpty else {
                 throw WorkerError(.protocolViolation, "it has no delimiter")
             }
-            let message = try WorkerMessage(frames: Array(frames.dropFirst()))
-            actions = session.received(message, from: worker, at: .now)
+            actions = try answered(Array(frames.dropFirst()), by: worker)
         } catch {
             actions = session.malformed(worker, error.message)
         }
@@ -260,20 +274,37 @@ extension WorkerLink {
         return true
     }
 
+    /// The first answer tells the protocol: ours is JSON, the known one nothing or a text.
+    private mutating func answered(_ frames: [[UInt8]], by worker: Int) throws(WorkerError)
+        -> [UpdateSession.Action]
+    {
+        let isText = frames.count == 1 && frames[0].first != UInt8(ascii: "{")
+        if session.isKnown(worker)
+            || (configuration.memory.kind == .cuda && session.isUndecided(worker) && isText)
+        {
+            let text = String(decoding: frames[0], as: UTF8.self)
+            if text.isEmpty, session.isUndecided(worker) {
+                return session.greetedKnown(worker, at: .now)
+            }
+            return session.receivedKnown(text, from: worker, at: .now)
+        }
+        return session.received(try WorkerMessage(frames: frames), from: worker, at: .now)
+    }
+
     private mutating func perform(_ actions: [UpdateSession.Action]) throws(WorkerError) {
         for action in actions {
             switch action {
+            case .send(let worker, .hello(let hello)):
+                try send(frames(of: writer.hello(hello, to: worker)), to: worker)
+            case .send(let worker, let message) where session.isKnown(worker):
+                try send(frames(of: [writer.known(message, to: worker)]), to: worker)
             case .send(let worker, let message):
                 try send(frames(of: message.frames()), to: worker)
             case .sendCatalog(let worker):
-                if catalogFrames.isEmpty {
-                    catalogFrames = try frames(
-                        of: ServerMessage.catalog(configuration.catalog).frames())
-                }
-                try send(catalogFrames, to: worker)
+                try send(writer.catalog(to: worker, table: context.table), to: worker)
             }
         }
-        if session.progress.stage > .catalog { catalogFrames = [] }
+        if session.progress.stage > .catalog { writer.dropCatalog() }
     }
 
     /// A worker that has just gone cannot be sent to; its disconnect, which is read next, decides what

@@ -7,6 +7,8 @@ public struct WorkerReport: Hashable, Sendable {
     public internal(set) var loadMicroseconds = 0
     public internal(set) var commitMicroseconds = 0
     public internal(set) var isCommitted = false
+    /// Whether it speaks the known protocol.
+    public internal(set) var isKnown = false
 }
 
 /// The steps of a session, in order.

@@ -1,15 +1,18 @@
+import CheckpointNative
+
 extension ZeroMQTable {
     /// Opens ZeroMQ and resolves every function; names all that are missing.
     static func load(from names: [String]) throws(WorkerError) -> (ZeroMQTable, path: String) {
         var library: NativeLibrary
-        switch NativeLibrary.open(anyOf: names) {
-        case .success(let opened): library = opened
-        case .failure(let failure):
+        do throws(NativeLibrary.Failure) {
+            library = try NativeLibrary(anyOf: names)
+        } catch {
             throw WorkerError(
                 .libraryMissing,
-                "ZeroMQ was not found: \(failure.message). Install the package libzmq5 or the "
-                    + "Python package pyzmq, or name the file with --zmq-library",
-                cause: failure.cause)
+                "ZeroMQ was not found: none of the libraries "
+                    + "\(error.names.joined(separator: ", ")) can be loaded. Install the package "
+                    + "libzmq5 or the Python package pyzmq, or name the file with --zmq-library",
+                cause: error.answers.joined(separator: "\n"))
         }
         guard let table = ZeroMQTable(&library) else {
             throw WorkerError(

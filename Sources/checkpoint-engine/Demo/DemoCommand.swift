@@ -106,7 +106,7 @@ struct DemoCommand: AsyncParsableCommand {
         }
         let rate = Double(status.bytes * status.workers.count) / 1e9 / max(status.seconds, 1e-9)
         say("updated in \(seconds(status.seconds)) s, \(seconds(rate)) GB/s over all workers:")
-        for line in Timeline(status: status).lines { say(line) }
+        for line in StageTable(status: status).lines { say(line) }
         let comparison = try DemoComparison(
             files: files, memoryPaths: (0..<workerCount).map { "\(memory)/parameters-\($0)" },
             bucketByteCountMax: bucketByteCountMax)

@@ -7,7 +7,8 @@ struct EngineOptions: ParsableArguments {
         name: .customLong("bucket-size"),
         help: Variables.help(
             "bucket-size",
-            "The most bytes that a worker loads at once, for example 512MiB (the default).",
+            "The most bytes that a worker loads at once, for example 512MiB (the default); on GPUs "
+                + "the size of a slot, of which there are two.",
             "bytes"))
     var bucketSize: ByteCountValue?
 
@@ -46,6 +47,8 @@ struct EngineOptions: ParsableArguments {
 
     @OptionGroup var zeroMQOptions: ZeroMQOptions
 
+    @OptionGroup var gpuOptions: GPUOptions
+
     func configuration(_ variables: Variables) throws -> EngineConfiguration {
         let bucket = try variables.value(bucketSize, "bucket-size")?.byteCount
         return EngineConfiguration(
@@ -56,7 +59,8 @@ struct EngineOptions: ParsableArguments {
             memoryByteCountMax: try variables.value(memoryLimit, "memory-limit")?.byteCount,
             readThreadCount: try variables.value(readThreads, "read-threads")?.count,
             bucketByteCountMax: bucket ?? EngineConfiguration.bucketByteCountDefault,
-            zeroMQLibraryNames: try zeroMQOptions.libraryNames(variables))
+            zeroMQLibraryNames: try zeroMQOptions.libraryNames(variables),
+            gpu: try gpuOptions.configuration(variables))
     }
 
     /// Workers open paths below it, so it has to be absolute.

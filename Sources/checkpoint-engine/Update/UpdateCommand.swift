@@ -85,6 +85,15 @@ struct UpdateCommand: AsyncParsableCommand {
     var metasFile: PathValue?
 
     @Option(
+        name: .customLong("trace"),
+        help: Variables.help(
+            "trace",
+            "Write what happened when on every GPU to this file: a picture if its name ends in "
+                + ".svg, else a Chrome trace, which Perfetto opens.", "file"),
+        completion: .file())
+    var traceFile: PathValue?
+
+    @Option(
         name: .customLong("sleep-time"),
         help: Variables.help(
             "sleep-time",

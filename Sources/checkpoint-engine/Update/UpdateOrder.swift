@@ -10,6 +10,7 @@ struct UpdateOrder: Sendable {
     let readySeconds: Double
     let sleepSeconds: Double
     let metasFile: String?
+    let traceFile: String?
     let consumes: Bool
     let printsJSON: Bool
 }
@@ -42,6 +43,7 @@ extension UpdateCommand {
             readySeconds: try variables.value(readyTimeout, "ready-timeout")?.seconds ?? seconds,
             sleepSeconds: try variables.value(sleepTime, "sleep-time")?.seconds ?? 0,
             metasFile: try variables.value(metasFile, "save-metas-file")?.path,
+            traceFile: try variables.value(traceFile, "trace")?.path,
             consumes: try variables.isOn(consumes, "consume"),
             printsJSON: try variables.isOn(json, "json"))
     }

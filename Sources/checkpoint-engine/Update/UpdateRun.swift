@@ -1,6 +1,7 @@
 import CheckpointEngine
 import CheckpointFiles
 import CheckpointModel
+import CheckpointTrace
 import Synchronization
 
 /// One run of `update`, from the wait for the engines to the summary.
@@ -19,6 +20,7 @@ struct UpdateRun: Sendable {
         let checkpoint = try await register()
         if let path = order.metasFile { try await saveMetas(path) }
         let status = try await update()
+        if let path = order.traceFile { try await saveTrace(status.id, path) }
         display.end()
         try report(status, checkpoint)
         if let failure = status.error {
@@ -69,6 +71,13 @@ struct UpdateRun: Sendable {
         let document = try await engine.gatherMetas(order.name)
         try OutputFile.write(Array(try JSONOutput.text(document).utf8), to: path)
         display.note("metas written to \(path)")
+    }
+
+    private func saveTrace(_ id: String, _ path: String) async throws {
+        let timeline = try await engine.timeline(id)
+        try OutputFile.write(
+            path.hasSuffix(".svg") ? timeline.svg() : timeline.chromeTrace(), to: path)
+        display.note("trace written to \(path)")
     }
 
     private func update() async throws -> UpdateStatus {

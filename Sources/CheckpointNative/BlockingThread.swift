@@ -17,14 +17,36 @@ public enum BlockingThread {
         _ name: String, _ body: @escaping @Sendable () throws(Failure) -> Value
     ) async throws(Failure) -> Value {
         let result: Result<Value, Failure> = await withCheckedContinuation { continuation in
-            start(name) {
+            let thread = start(name, isDetached: true) {
                 continuation.resume(returning: Result { () throws(Failure) in try body() })
             }
+            precondition(thread != nil, "a process under its thread limit can start a thread")
         }
         return try result.get()
     }
 
-    private static func start(_ name: String, _ run: @escaping @Sendable () -> Void) {
+    /// Calls `body` with 0 ..< `count` on as many threads at once, and returns when all have returned. The
+    /// calls of threads that cannot be started are made by the calling thread.
+    public static func runAll(
+        _ name: String, count: Int, _ body: @escaping @Sendable (Int) -> Void
+    ) {
+        var threads: [pthread_t] = []
+        var missed: [Int] = []
+        for index in 0..<max(1, count) {
+            if let thread = start("\(name)-\(index)", isDetached: false, { body(index) }) {
+                threads.append(thread)
+            } else {
+                missed.append(index)
+            }
+        }
+        for index in missed { body(index) }
+        // SAFETY: each thread was started above and is joined once.
+        for thread in threads { pthread_join(thread, nil) }
+    }
+
+    private static func start(
+        _ name: String, isDetached: Bool, _ run: @escaping @Sendable () -> Void
+    ) -> pthread_t? {
         var attributes = pthread_attr_t()
         // SAFETY: the attributes are initialised before use and outlive the calls. The body's
         // reference is passed to the new thread, which takes it over.
@@ -32,15 +54,19 @@ public enum BlockingThread {
 
         defer { unsafe pthread_attr_destroy(&attributes) }
         unsafe pthread_attr_setstacksize(&attributes, stackByteCount)
-        unsafe pthread_attr_setdetachstate(&attributes, CInt(PTHREAD_CREATE_DETACHED))
+        unsafe pthread_attr_setdetachstate(
+            &attributes, CInt(isDetached ? PTHREAD_CREATE_DETACHED : PTHREAD_CREATE_JOINABLE))
         let body = unsafe Unmanaged.passRetained(
             Body {
                 setName(name)
                 run()
             })
         var thread = pthread_t()
-        let code = unsafe pthread_create(&thread, &attributes, entry, body.toOpaque())
-        precondition(code == 0, "a process under its thread limit can start a thread: \(code)")
+        guard unsafe pthread_create(&thread, &attributes, entry, body.toOpaque()) == 0 else {
+            unsafe body.release()
+            return nil
+        }
+        return thread
     }
 
     private static let entry:

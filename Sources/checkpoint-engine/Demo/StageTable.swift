@@ -1,7 +1,7 @@
 import CheckpointEngine
 
 /// Draws the stages of an update as bars over time.
-struct Timeline {
+struct StageTable {
     private static let width = 48
     let status: UpdateStatus
 

@@ -1,0 +1,166 @@
+import CNative
+import CheckpointNative
+import Glibc
+import Synchronization
+
+/// A file in shared memory, mapped and pinned for all GPUs: what they copy from at full speed.
+///
+/// Owned by whoever registered the checkpoint and by ``PinnedFiles``; the last reference unpins and unmaps.
+/// The file is pinned in chunks, by several threads at once; a copy must not cross the border of two.
+/// `@unchecked Sendable`: address and length never change, and the bytes are only read.
+@safe
+public final class PinnedFile: @unchecked Sendable {
+    public static let chunkByteCount = 1 << 30
+
+    public let path: String
+    public let inode: UInt64
+    public let byteCount: Int
+    private let address: UnsafeMutableRawPointer
+    private let context: CudaContext
+
+    /// Maps the file at `path`, which has to be the one of `inode` and `byteCount`, and pins it with
+    /// `threadCount` threads. Keeps nothing when it throws.
+    init(
+        path: String, inode: UInt64, byteCount: Int, context: CudaContext, threadCount: Int
+    ) throws(DeviceError) {
+        let (address, isWritable) = try unsafe Self.map(path, inode: inode, byteCount: byteCount)
+        unsafe self.address = unsafe address
+        self.path = path
+        self.inode = inode
+        self.byteCount = byteCount
+        self.context = context
+        let flags =
+            CUnsignedInt(CE_CUDA_HOST_REGISTER_PORTABLE)
+            | (isWritable ? 0 : CUnsignedInt(CE_CUDA_HOST_REGISTER_READ_ONLY))
+        let job = PinJob(
+            base: UInt(bitPattern: address), byteCount: byteCount, flags: flags, context: context)
+        BlockingThread.runAll("ckpt-pin", count: min(threadCount, job.chunkCount)) { _ in
+            job.work()
+        }
+        if let failure = job.failure {
+            job.undo()
+            // SAFETY: mapped above with this length; nothing of it is pinned any more.
+            unsafe munmap(address, max(byteCount, 1))
+            throw failure
+        }
+    }
+
+    deinit {
+        try? context.makeCurrent()
+        for offset in stride(from: 0, to: byteCount, by: Self.chunkByteCount) {
+            // SAFETY: each chunk was pinned in `init`; the mapping ends after them, once.
+            unsafe _ = context.table.raw.cuMemHostUnregister(address + offset)
+        }
+        unsafe munmap(address, max(byteCount, 1))
+    }
+
+    /// The bytes from `offset` on; the caller stays inside the file and keeps this object.
+    @unsafe
+    public func address(at offset: Int) -> UnsafeRawPointer {
+        unsafe UnsafeRawPointer(address + offset)
+    }
+
+    /// How many bytes from `offset` on lie in one chunk.
+    public func runByteCount(at offset: Int) -> Int {
+        Self.chunkByteCount - offset % Self.chunkByteCount
+    }
+
+    @unsafe
+    private static func map(_ path: String, inode: UInt64, byteCount: Int)
+        throws(DeviceError) -> (UnsafeMutableRawPointer, isWritable: Bool)
+    {
+        // Pinning wants a writable mapping unless the GPU reads the host's page tables.
+        var isWritable = true
+        var descriptor = unsafe ce_open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0)
+        if descriptor < 0 {
+            isWritable = false
+            descriptor = unsafe ce_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0)
+        }
+        guard descriptor >= 0 else {
+            throw DeviceError(
+                .unusablePath, "cannot open \(path)", call: "open", errorNumber: errno)
+        }
+        defer { close(descriptor) }
+        var status = stat()
+        // SAFETY: `status` outlives the call.
+        guard unsafe fstat(descriptor, &status) == 0, status.st_ino == inode,
+            Int(status.st_size) == byteCount
+        else {
+            throw DeviceError(
+                .unusablePath, "\(path) is another file by now; register the checkpoint again")
+        }
+        // SAFETY: a fresh mapping touches no memory that is in use.
+        let address = unsafe mmap(
+            nil, max(byteCount, 1), isWritable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED,
+            descriptor, 0)
+        guard let address = unsafe address, unsafe address != MAP_FAILED else {
+            throw DeviceError(
+                .systemCall, "cannot map \(path)", call: "mmap", errorNumber: errno)
+        }
+        // Huge pages pin faster where the system allows them in shared memory; a refusal is fine.
+        unsafe madvise(address, max(byteCount, 1), MADV_HUGEPAGE)
+        return unsafe (address, isWritable)
+    }
+}
+
+/// The chunks of one file, pinned by several threads.
+private final class PinJob: Sendable {
+    private struct State {
+        var pinned: [Int] = []
+        var failure: DeviceError?
+    }
+
+    private let base: UInt
+    private let byteCount: Int
+    private let flags: CUnsignedInt
+    private let context: CudaContext
+    private let next = Atomic(0)
+    private let state = Mutex(State())
+
+    var chunkCount: Int {
+        (byteCount + PinnedFile.chunkByteCount - 1) / PinnedFile.chunkByteCount
+    }
+    var failure: DeviceError? { state.withLock { $0.failure } }
+
+    init(base: UInt, byteCount: Int, flags: CUnsignedInt, context: CudaContext) {
+        self.base = base
+        self.byteCount = byteCount
+        self.flags = flags
+        self.context = context
+    }
+
+    func work() {
+        while state.withLock({ $0.failure == nil }) {
+            let index = next.wrappingAdd(1, ordering: .relaxed).oldValue
+            guard index < chunkCount else { return }
+            do throws(DeviceError) {
+                try pin(index * PinnedFile.chunkByteCount)
+            } catch {
+                state.withLock { $0.failure = $0.failure ?? error }
+            }
+        }
+    }
+
+    func undo() {
+        for offset in state.withLock({ $0.pinned }) {
+            // SAFETY: pinned by `pin`, and unpinned once.
+            unsafe _ = context.table.raw.cuMemHostUnregister(pointer(at: offset))
+        }
+    }
+
+    private func pin(_ offset: Int) throws(DeviceError) {
+        let count = min(PinnedFile.chunkByteCount, byteCount - offset)
+        try context.makeCurrent()
+        // SAFETY: the range lies in the mapping that the file owns.
+        let code = unsafe context.table.raw.cuMemHostRegister_v2(
+            pointer(at: offset), count, flags)
+        try context.table.check(
+            code, "cuMemHostRegister_v2",
+            "pin \(count) bytes of shared memory (raise the limit of locked memory, ulimit -l)")
+        state.withLock { $0.pinned.append(offset) }
+    }
+
+    private func pointer(at offset: Int) -> UnsafeMutableRawPointer? {
+        unsafe UnsafeMutableRawPointer(bitPattern: base + UInt(offset))
+    }
+}

@@ -1,0 +1,113 @@
+import CheckpointModel
+import CheckpointNative
+import CheckpointPlan
+import CheckpointWorker
+
+extension UpdateJob {
+    /// Brings the weights to the workers of `endpoints`, by engine; `gather` are the copies that run beside
+    /// the link where the workers are on GPUs.
+    func deliver(endpoints: [[WorkerEndpoint]], through gather: RunningGather?)
+        async throws(WorkerError)
+    {
+        let (bound, boundContinuation) = AsyncStream.makeStream(of: Bool.self)
+        let configuration = linkConfiguration(endpoints.flatMap(\.self), gather)
+        let follower = LinkFollower(
+            record: record, endpoints: configuration.endpoints, gather: gather?.run,
+            bound: boundContinuation)
+        let failure: WorkerError? = await withTaskGroup(of: Ending.self) { group in
+            group.addTask { .answered(await callEngines(endpoints, bound: bound)) }
+            let linkFailure = await link(configuration, follower, boundContinuation)
+            // The engines' answers follow their workers' last words; a call that hangs is ended.
+            group.addTask {
+                try? await Task.sleep(for: Self.answerGrace)
+                return .graceOver
+            }
+            let ending = await group.next()
+            group.cancelAll()
+            return linkFailure ?? Self.failure(ending)
+        }
+        if let failure { throw failure }
+    }
+
+    /// What came first after the link had ended.
+    private enum Ending {
+        case answered(WorkerError?)
+        case graceOver
+    }
+
+    private static func failure(_ ending: Ending?) -> WorkerError? {
+        switch ending {
+        case .answered(let failure): failure
+        case .graceOver, nil:
+            WorkerError(
+                .engineFailed,
+                "every worker has committed, but an engine did not answer the call that started "
+                    + "the update within \(answerGrace.components.seconds) s")
+        }
+    }
+
+    /// Runs the link on its thread; returns its failure.
+    private func link(
+        _ configuration: WorkerLink.Configuration, _ follower: LinkFollower,
+        _ bound: AsyncStream<Bool>.Continuation
+    ) async -> WorkerError? {
+        do throws(WorkerError) {
+            let loads = try await BlockingThread.run("ckpt-link") { () throws(WorkerError) in
+                defer { bound.finish() }
+                return try WorkerLink.run(
+                    configuration, context: context, signal: signal, observer: follower)
+            }
+            record.keep(loads)
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    /// Starts the reload on every engine once the sockets are bound, and returns the first failure.
+    /// Failures go to the link too, which ends the update on all workers.
+    private func callEngines(_ endpoints: [[WorkerEndpoint]], bound: AsyncStream<Bool>) async
+        -> WorkerError?
+    {
+        var iterator = bound.makeAsyncIterator()
+        guard await iterator.next() == true else { return nil }
+        return await withTaskGroup(of: WorkerError?.self) { group in
+            for (engine, endpoints) in zip(engines, endpoints) {
+                group.addTask { await call(engine.address, endpoints) }
+            }
+            return await group.reduce(nil) { $0 ?? $1 }
+        }
+    }
+
+    private func call(_ engine: EngineAddress, _ endpoints: [WorkerEndpoint]) async -> WorkerError?
+    {
+        do throws(WorkerError) {
+            try await client.update(
+                engine, addresses: endpoints.map { ($0.id, $0.address) },
+                timeout: remaining + Self.callGrace)
+            signal.engineAnswered(engine.description)
+            return nil
+        } catch {
+            signal.fail(error)
+            return error
+        }
+    }
+
+    private func linkConfiguration(_ endpoints: [WorkerEndpoint], _ gather: RunningGather?)
+        -> WorkerLink.Configuration
+    {
+        WorkerLink.Configuration(
+            update: id, checkpoint: checkpoint.description, endpoints: endpoints,
+            memory: gather.map { .cuda($0.delivery.workerSlots) } ?? .host(registered.locations),
+            tensors: gather?.delivery.plan.tensors ?? registered.catalog.tensors,
+            schedule: gather?.delivery.plan.schedule ?? hostSchedule, deadline: deadline,
+            counters: gather?.counters)
+    }
+
+    private var hostSchedule: DeliverySchedule {
+        DeliverySchedule(
+            buckets: registered.buckets.map {
+                DeliverySchedule.Bucket(first: $0.first, count: $0.count, byteCount: $0.byteCount)
+            })
+    }
+}

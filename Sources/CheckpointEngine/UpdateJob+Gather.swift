@@ -1,0 +1,132 @@
+import CheckpointDevice
+import CheckpointNative
+import CheckpointTransport
+import CheckpointWorker
+
+/// A gather delivery while it runs.
+struct RunningGather: Sendable {
+    let delivery: GatherDelivery
+    let run: GatherRun
+    let counters: ReferenceCounterFile
+}
+
+/// Updates of engines on GPUs.
+extension UpdateJob {
+    /// How long workers may take to let go of slots that are to be given back.
+    private static let releaseGrace = Duration.seconds(5)
+    private static let releaseInterval = Duration.milliseconds(5)
+
+    func gather(on set: GPUSet) async throws {
+        let ranks = try await ranks(in: set)
+        let all = ranks.flatMap(\.self)
+        if let taken = set.take(all) {
+            throw EngineError(
+                .busy,
+                set.gpus.indices.contains(taken)
+                    ? "\(set.gpus[taken].device) is in use by another update"
+                    : "there is no GPU \(taken): the daemon sees \(set.gpus.count), numbered from 0")
+        }
+        var releases = gpuConfiguration.releasesMemory
+        defer { set.giveBack(all, releasesMemory: releases) }
+        do {
+            try await gather(ranks, set)
+        } catch {
+            // The memory is as it was before the first update; the next one takes it anew.
+            releases = true
+            throw error
+        }
+    }
+
+    private func gather(_ ranks: [[Int]], _ set: GPUSet) async throws {
+        let gpus = ranks.flatMap(\.self).map { set.gpus[$0] }
+        let counters = try ReferenceCounterFile()
+        let (delivery, run) = try await BlockingThread.run("ckpt-prepare") {
+            () throws(DeviceError) in
+            let delivery = try GatherDelivery(
+                registered, gpus: gpus, slotByteCountMax: slotByteCountMax
+            ) { gpus throws(DeviceError) in try PeerCopies(gpus) }
+            let run = try GatherRun(delivery.job) { [signal] in signal.available($0) }
+            return (delivery, run)
+        }
+        record.describe(delivery)
+        let gather = RunningGather(delivery: delivery, run: run, counters: counters)
+        try await deliver(gather, endpoints: endpoints(ranks, set))
+    }
+
+    /// Runs copies and link side by side: the failure of one ends the other.
+    private func deliver(_ gather: RunningGather, endpoints: [[WorkerEndpoint]]) async throws {
+        let run = gather.run
+        async let copied: DeviceError? = Self.copies(of: run, signal)
+        var failure: WorkerError?
+        do throws(WorkerError) {
+            try await deliver(endpoints: endpoints, through: gather)
+        } catch {
+            failure = error
+            run.cancel()
+        }
+        // The link ends with the copies' failure when that came first, wrapped for the workers.
+        if let deviceFailure = await copied { throw deviceFailure }
+        if let failure {
+            await awaitRelease(gather.counters)
+            throw failure
+        }
+        if gpuConfiguration.releasesMemory { await awaitRelease(gather.counters) }
+        record.keep(run.spans(), gather.delivery.gpus)
+    }
+
+    private static func copies(of run: GatherRun, _ signal: LinkSignal) async -> DeviceError? {
+        do throws(DeviceError) {
+            try await BlockingThread.run("ckpt-gather") { () throws(DeviceError) in try run.run() }
+            return nil
+        } catch {
+            signal.fail(WorkerError(.callFailed, error.message))
+            return error
+        }
+    }
+
+    /// Waits until workers of the known protocol have let go of the slots; one that died never does.
+    private func awaitRelease(_ counters: ReferenceCounterFile) async {
+        let end = ContinuousClock.now + Self.releaseGrace
+        while counters.outstanding > 0, record.hasKnownWorkers, ContinuousClock.now < end {
+            try? await Task.sleep(for: Self.releaseInterval)
+        }
+    }
+}
+
+// MARK: - Who is where
+
+extension UpdateJob {
+    /// The GPUs of each engine's workers: those that the request names, else the next ones.
+    private func ranks(in set: GPUSet) async throws -> [[Int]] {
+        var ranks: [[Int]] = []
+        var next = 0
+        for engine in engines {
+            let own: [Int]
+            if let named = engine.ranks, !named.isEmpty {
+                own = named
+            } else {
+                own = Array(next..<(next + (try await workerCount(of: engine))))
+            }
+            next = max(next, (own.max() ?? -1) + 1)
+            if let wrong = own.first(where: { !set.gpus.indices.contains($0) }) {
+                throw EngineError(
+                    .invalidArgument,
+                    "the workers of \(engine.address) would be on the GPUs \(own), but the daemon "
+                        + "sees \(set.gpus.count) and no GPU \(wrong); check "
+                        + "CUDA_VISIBLE_DEVICES and the number of workers")
+            }
+            ranks.append(own)
+        }
+        let all = ranks.flatMap(\.self)
+        guard Set(all).count == all.count else {
+            throw EngineError(.invalidArgument, "two workers of the update share a GPU: \(ranks)")
+        }
+        return ranks
+    }
+
+    private func endpoints(_ ranks: [[Int]], _ set: GPUSet) -> [[WorkerEndpoint]] {
+        zip(engines, ranks).map { engine, ranks in
+            ranks.map { rank in endpoint(set.gpus[rank].id, of: engine, "gpu-\(rank)") }
+        }
+    }
+}

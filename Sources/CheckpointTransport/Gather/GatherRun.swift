@@ -1,0 +1,178 @@
+public import CheckpointDevice
+import CheckpointNative
+public import CheckpointPlan
+
+/// One delivery through the slots of several GPUs: copies from the host and between the GPUs, queued
+/// ahead of what the workers have taken.
+///
+/// Each GPU has a thread that queues its work, and one more waits for buckets to be complete. A bucket
+/// is staged into a slot when every worker is done with what was there. The owner calls ``run()`` on a
+/// thread; it returns when everything is delivered, cancelled or failed, with no copy under way.
+public final class GatherRun: Sendable {
+    /// What the run is made of.
+    public struct Job: Sendable {
+        public let gpus: [GPU]
+        public let plan: GatherPlan
+        /// The pinned file of each shard, and where its data section begins.
+        public let sources: [(file: PinnedFile, dataOffset: Int)]
+        /// Slots of each GPU, in the order of `gpus`.
+        public let slots: [DeviceMemory]
+        public let exchange: any GatherExchange
+
+        public init(
+            gpus: [GPU], plan: GatherPlan, sources: [(file: PinnedFile, dataOffset: Int)],
+            slots: [DeviceMemory], exchange: any GatherExchange
+        ) {
+            self.gpus = gpus
+            self.plan = plan
+            self.sources = sources
+            self.slots = slots
+            self.exchange = exchange
+        }
+    }
+
+    struct State {
+        /// Buckets that all workers are done with.
+        var doneCount = 0
+        /// Buckets whose work is queued, by GPU.
+        var queuedCounts: [Int]
+        var isCancelled = false
+        var failure: DeviceError?
+        var isStopped: Bool { isCancelled || failure != nil }
+    }
+
+    let job: Job
+    let marks: [GatherMarks]
+    let state: BlockingState<State>
+    private let onAvailable: @Sendable (Int) -> Void
+
+    /// `onAvailable` is called with the number of buckets that lie complete in their slots on all GPUs.
+    public init(_ job: Job, onAvailable: @escaping @Sendable (Int) -> Void) throws(DeviceError) {
+        self.job = job
+        self.onAvailable = onAvailable
+        marks = try job.gpus.map { gpu throws(DeviceError) in
+            try GatherMarks(gpu, bucketCount: job.plan.buckets.count)
+        }
+        state = BlockingState(
+            State(queuedCounts: [Int](repeating: 0, count: job.gpus.count)))
+    }
+
+    /// Tells that all workers are done with the first `count` buckets.
+    public func release(_ count: Int) {
+        state.update { $0.doneCount = max($0.doneCount, count) }
+    }
+
+    /// Ends the run early; ``run()`` returns soon.
+    public func cancel() {
+        state.update { $0.isCancelled = true }
+        job.exchange.cancel()
+    }
+
+    /// Delivers everything. Throws the first failure.
+    public func run() throws(DeviceError) {
+        BlockingThread.runAll("ckpt-gather", count: job.gpus.count + 1) { [self] index in
+            do throws(DeviceError) {
+                if index < job.gpus.count { try queueAll(index) } else { try followAll() }
+            } catch {
+                state.update { $0.failure = $0.failure ?? error }
+                job.exchange.cancel()
+            }
+        }
+        let failure = state.update { $0.failure }
+        settle()
+        if let failure { throw failure }
+    }
+
+    /// Lets what is queued end, so that nothing touches the slots or the host's memory any more.
+    private func settle() {
+        guard state.update({ $0.isStopped }) else { return }
+        for gpu in job.gpus {
+            try? gpu.stageStream.synchronize()
+            try? gpu.gatherStream.synchronize()
+        }
+    }
+}
+
+// MARK: - The thread of one GPU
+
+extension GatherRun {
+    private func queueAll(_ index: Int) throws(DeviceError) {
+        let gpu = job.gpus[index]
+        try gpu.stageStream.bindThread()
+        try marks[index].begin(gpu.stageStream)
+        for bucket in job.plan.buckets.indices {
+            let needed = job.plan.bucketsDone(before: bucket)
+            let goesOn = state.wait { state -> Bool? in
+                if state.isStopped { return false }
+                return state.doneCount >= needed ? true : nil
+            }
+            guard goesOn else { return }
+            try stage(bucket, index)
+            try gather(bucket, index)
+            state.update { $0.queuedCounts[index] = bucket + 1 }
+        }
+    }
+
+    /// Queues the copies of this GPU's share from the host.
+    private func stage(_ bucket: Int, _ index: Int) throws(DeviceError) {
+        let stream = job.gpus[index].stageStream
+        let mark = marks[index]
+        let slot = slotAddress(bucket, index)
+        let share = job.plan.share(index, of: job.gpus.count, in: bucket)
+        try stream.record(mark.stageStart(bucket))
+        for piece in job.plan.pieces(of: bucket, in: share) {
+            let (file, dataOffset) = job.sources[piece.shard]
+            var done = 0
+            while done < piece.byteCount {
+                let source = dataOffset + piece.sourceOffset + done
+                let count = min(piece.byteCount - done, file.runByteCount(at: source))
+                // SAFETY: the catalog was validated against the file, which `job` keeps pinned; the
+                // slot has room for the bucket, and ``run()`` outlasts the copies.
+                try unsafe stream.copy(
+                    fromHost: file.address(at: source), to: slot + piece.slotOffset + done,
+                    byteCount: count)
+                done += count
+            }
+        }
+        try stream.record(mark.staged(bucket))
+    }
+
+    /// Queues what brings this GPU's share to the others.
+    private func gather(_ bucket: Int, _ index: Int) throws(DeviceError) {
+        let stream = job.gpus[index].gatherStream
+        let mark = marks[index]
+        try stream.wait(for: mark.staged(bucket))
+        try stream.record(mark.gatherStart(bucket))
+        let shares = job.gpus.indices.map {
+            job.plan.share($0, of: job.gpus.count, in: bucket)
+        }
+        try job.exchange.queue(
+            GatherExchangeStep(
+                index: index, shares: shares,
+                slots: job.gpus.indices.map { slotAddress(bucket, $0) }, stream: stream))
+        try stream.record(mark.gathered(bucket))
+    }
+
+    private func slotAddress(_ bucket: Int, _ index: Int) -> DeviceAddress {
+        job.slots[index].address + job.plan.slot(of: bucket) * job.plan.budget.slotByteCount
+    }
+}
+
+// MARK: - The thread that follows
+
+extension GatherRun {
+    private func followAll() throws(DeviceError) {
+        for bucket in job.plan.buckets.indices {
+            let goesOn = state.wait { state -> Bool? in
+                if state.isStopped { return false }
+                return state.queuedCounts.allSatisfy { $0 > bucket } ? true : nil
+            }
+            guard goesOn else { return }
+            for (gpu, mark) in zip(job.gpus, marks) {
+                try gpu.gatherStream.bindThread()
+                try mark.gathered(bucket).synchronize()
+            }
+            onAvailable(bucket + 1)
+        }
+    }
+}

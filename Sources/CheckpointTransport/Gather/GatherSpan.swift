@@ -1,0 +1,50 @@
+import CheckpointDevice
+import CheckpointPlan
+
+/// One stage of one bucket on one GPU, as it was measured.
+public struct GatherSpan: Hashable, Sendable {
+    public enum Stage: Hashable, Sendable {
+        /// The copy of the GPU's share from the host.
+        case stage
+        /// The exchange of the shares between GPUs.
+        case gather
+    }
+
+    /// The GPU's index.
+    public let gpu: Int
+    public let bucket: Int
+    public let stage: Stage
+    public let start: ContinuousClock.Instant
+    public let end: ContinuousClock.Instant
+    public let byteCount: Int
+}
+
+extension GatherRun {
+    /// What happened when; of a run that has returned without an error.
+    public func spans() -> [GatherSpan] {
+        var spans: [GatherSpan] = []
+        for (index, mark) in marks.enumerated() {
+            let gpu = job.gpus[index].device.index
+            for bucket in job.plan.buckets.indices {
+                let share = job.plan.share(index, of: job.gpus.count, in: bucket).count
+                if let start = mark.time(of: mark.stageStart(bucket)),
+                    let end = mark.time(of: mark.staged(bucket))
+                {
+                    spans.append(
+                        GatherSpan(
+                            gpu: gpu, bucket: bucket, stage: .stage, start: start, end: end,
+                            byteCount: share))
+                }
+                if job.gpus.count > 1, let start = mark.time(of: mark.gatherStart(bucket)),
+                    let end = mark.time(of: mark.gathered(bucket))
+                {
+                    spans.append(
+                        GatherSpan(
+                            gpu: gpu, bucket: bucket, stage: .gather, start: start, end: end,
+                            byteCount: share * (job.gpus.count - 1)))
+                }
+            }
+        }
+        return spans
+    }
+}

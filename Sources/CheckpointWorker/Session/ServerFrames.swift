@@ -1,0 +1,72 @@
+import CheckpointModel
+
+/// Writes what the server says as frames, in the protocol that the worker speaks.
+struct ServerFrames {
+    let memory: WorkerMemory
+    let schedule: DeliverySchedule
+    let tensors: [TensorEntry]
+    /// Tells when a worker has let go of its slots.
+    let counters: ReferenceCounterFile?
+    private let byteCount: Int
+    private var catalogBody: ZeroMQFrame?
+    private(set) var exports: [Int: Int] = [:]
+
+    init(
+        memory: WorkerMemory, schedule: DeliverySchedule, tensors: [TensorEntry],
+        counters: ReferenceCounterFile?
+    ) {
+        self.memory = memory
+        self.schedule = schedule
+        self.tensors = tensors
+        self.counters = counters
+        self.byteCount = tensors.reduce(0) { $0 + $1.range.byteCount }
+    }
+
+    /// The first message. In device memory it is a frame of the known protocol, whose workers find their
+    /// handle in it, around the hello that ours look for.
+    mutating func hello(_ hello: ServerHello, to worker: Int) throws(WorkerError) -> [[UInt8]] {
+        let frames = ServerMessage.hello(hello).frames()
+        guard case .cuda(let slots) = memory, let first = frames.first else { return frames }
+        let counter = try counters?.export()
+        exports[worker] = counter?.slot
+        return [
+            KnownFrames.handle(
+                hello: first, memoryHandle: slots[worker].handle,
+                byteCount: slots[worker].slotByteCount * slots[worker].slotCount, counter: counter)
+        ]
+    }
+
+    /// The catalog: a head for each worker, and a body that is encoded once.
+    mutating func catalog(to worker: Int, table: ZeroMQTable) throws(WorkerError)
+        -> [ZeroMQFrame]
+    {
+        let body: ZeroMQFrame
+        if let known = catalogBody {
+            body = known
+        } else {
+            body = try ZeroMQFrame(CatalogMessage.body(tensors), table: table)
+        }
+        catalogBody = body
+        let header = CatalogMessage.header(
+            memory.catalog(for: worker), tensorCount: tensors.count, byteCount: byteCount)
+        return [try ZeroMQFrame(header, table: table), body]
+    }
+
+    mutating func dropCatalog() { catalogBody = nil }
+
+    /// A message to a worker of the known protocol.
+    func known(_ message: ServerMessage, to worker: Int) throws(WorkerError) -> [UInt8] {
+        switch message {
+        case .bucket(let index, let first, let count):
+            let slots: WorkerSlots? =
+                if case .cuda(let slots) = memory { slots[worker] } else { nil }
+            let base = index % (slots?.slotCount ?? 1) * (slots?.slotByteCount ?? 0)
+            let rows = tensors[first..<(first + count)].map { tensor in
+                (tensor: tensor, offset: base + tensor.range.offset)
+            }
+            return try KnownFrames.tensors(rows)
+        case .abort(let reason): return KnownFrames.failure(reason)
+        case .release, .commit, .hello, .catalog: return KnownFrames.end()
+        }
+    }
+}

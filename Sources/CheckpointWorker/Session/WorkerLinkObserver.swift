@@ -1,0 +1,9 @@
+/// What follows a link, on the link's thread.
+public protocol WorkerLinkObserver: Sendable {
+    /// Workers can connect.
+    func linkBound()
+
+    /// Called after each step. `doneCount` buckets are loaded by every worker, and their memory may be
+    /// written to again.
+    func linkProgressed(_ progress: SessionProgress, touchesWeights: Bool, doneCount: Int)
+}

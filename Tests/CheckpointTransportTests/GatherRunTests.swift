@@ -1,0 +1,138 @@
+import CheckpointDevice
+import CheckpointModel
+import CheckpointNative
+import CheckpointPlan
+import CheckpointTesting
+import CheckpointTransport
+import Glibc
+import Synchronization
+import Testing
+
+/// Whole deliveries on simulated GPUs, whose streams run on threads of their own.
+@Suite(.serialized)
+struct GatherRunTests {
+    private struct Delivery {
+        let set: GPUSet
+        let catalog: Catalog
+        let plan: GatherPlan
+        let bytes: [[UInt8]]
+        let run: GatherRun
+        let slots: [DeviceMemory]
+        let available: BlockingState<Int>
+    }
+
+    private let directory: TemporaryDirectory
+    private var generator: SeededGenerator
+
+    init() throws {
+        directory = try TemporaryDirectory()
+        generator = SeededGenerator(seed: .random(in: 0 ... .max))
+    }
+
+    private mutating func delivery(slotByteCount: Int, slotCount: Int) throws -> Delivery {
+        let set = try SimulatedGPUs.set()
+        let catalog = RandomCatalog.make(tensorCount: 200, shardCount: 3, using: &generator)
+        var bytes: [[UInt8]] = []
+        var locations: [SegmentLocation] = []
+        for (index, shard) in catalog.shards.enumerated() {
+            let content = (0..<(shard.byteCount + 8)).map { _ in
+                UInt8.random(in: 0...255, using: &generator)
+            }
+            let path = try directory.write(content, to: "shard-\(index)")
+            var status = stat()
+            try #require(unsafe stat(path, &status) == 0)
+            bytes.append(content)
+            locations.append(
+                SegmentLocation(
+                    path: path, inode: UInt64(status.st_ino), fileByteCount: content.count,
+                    dataOffset: 8))
+        }
+        let largest = catalog.tensors.map(\.range.byteCount).max() ?? 0
+        let budget = try SlotBudget(
+            byteCount: catalog.byteCount, largestByteCount: largest,
+            slotByteCountMax: slotByteCount,
+            freeByteCount: slotCount == 2
+                ? 1 << 30 : SlotBudget.headroomByteCount + largest + (128 << 10))
+        let plan = GatherPlan(catalog: catalog, budget: budget)
+        let pins = try set.pinned.pin(locations)
+        let slots = try set.gpus.map {
+            try $0.slots(byteCount: budget.slotByteCount * budget.slotCount)
+        }
+        let available = BlockingState(0)
+        let run = try GatherRun(
+            GatherRun.Job(
+                gpus: set.gpus, plan: plan, sources: pins.map { ($0, 8) }, slots: slots,
+                exchange: try PeerCopies(set.gpus))
+        ) { count in available.update { $0 = count } }
+        return Delivery(
+            set: set, catalog: catalog, plan: plan, bytes: bytes, run: run, slots: slots,
+            available: available)
+    }
+
+    /// What lies in the slot of `bucket` on one GPU.
+    private func slot(_ bucket: Int, _ gpu: Int, _ delivery: Delivery) throws -> [UInt8] {
+        let stream = try CudaStream(delivery.set.gpus[gpu].context)
+        try stream.bindThread()
+        let size = delivery.plan.budget.slotByteCount
+        var content = [UInt8](repeating: 0, count: size)
+        let source = delivery.slots[gpu].address + delivery.plan.slot(of: bucket) * size
+        try unsafe content.withUnsafeMutableBytes { buffer in
+            let target = try unsafe #require(buffer.baseAddress)
+            try unsafe stream.copy(from: source, toHost: target, byteCount: size)
+            try stream.synchronize()
+        }
+        return content
+    }
+
+    @Test(arguments: [(4096, 2), (1 << 20, 2), (1, 1)])
+    mutating func everyByteReachesEveryGPU(_ slotByteCount: Int, _ slotCount: Int) async throws {
+        let delivery = try delivery(slotByteCount: slotByteCount, slotCount: slotCount)
+        let run = delivery.run
+        async let ended: Void = BlockingThread.run("run") { () throws(DeviceError) in
+            try run.run()
+        }
+        for (index, bucket) in delivery.plan.buckets.enumerated() {
+            let available = delivery.available
+            let _: Bool = await BlockingThread.run("wait") { available.wait { $0 > index ? true : nil } }
+            for gpu in delivery.set.gpus.indices {
+                let slot = try slot(index, gpu, delivery)
+                for place in bucket.first..<(bucket.first + bucket.count) {
+                    let tensor = delivery.catalog.tensors[place]
+                    let offset = delivery.plan.offsets[place]
+                    let start = 8 + tensor.range.offset
+                    #expect(
+                        slot[offset..<(offset + tensor.range.byteCount)]
+                            == delivery.bytes[tensor.shard][
+                                start..<(start + tensor.range.byteCount)])
+                }
+            }
+            run.release(index + 1)
+        }
+        try await ended
+        #expect(run.spans().count == delivery.plan.buckets.count * 4)
+        delivery.set.releaseMemory()
+        #expect(delivery.set.heldByteCount == 0)
+    }
+
+    @Test mutating func aCancelledRunReturns() async throws {
+        let delivery = try delivery(slotByteCount: 4096, slotCount: 2)
+        let run = delivery.run
+        async let ended: Void = BlockingThread.run("run") { () throws(DeviceError) in
+            try run.run()
+        }
+        let available = delivery.available
+        let _: Bool = await BlockingThread.run("wait") { available.wait { $0 >= 1 ? true : nil } }
+        run.cancel()
+        try await ended
+        #expect(delivery.available.update { $0 } <= 2)
+    }
+
+    @Test func gpusAreTakenOnce() throws {
+        let set = try SimulatedGPUs.set()
+        #expect(set.take([0]) == nil)
+        #expect(set.take([1, 0]) == 0)
+        #expect(set.take([2]) == 2)
+        set.giveBack([0], releasesMemory: true)
+        #expect(set.take([0, 1]) == nil)
+    }
+}
