@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from .dtypes import DTYPES
@@ -9,6 +10,7 @@ from .errors import ProtocolError
 from .strict_json import INTEGER_MAX, STRING_BYTES_MAX, Fields, encode_json, parse_json, utf8_length
 
 BODY_BYTES_MAX = 1 << 30
+HANDLE_DIGITS = 128
 TENSOR_COUNT_MAX = 2_000_000
 
 
@@ -37,6 +39,37 @@ class Segment:
         if segment.data_offset > segment.bytes:
             raise ProtocolError(f"the data of segment {segment.path} begins after its end")
         return segment
+
+
+@dataclass(frozen=True)
+class DeviceSegment:
+    """A slot in a GPU's memory; tensors are counted from ``data_offset`` bytes after the start of
+    the allocation that ``handle`` (64 bytes in hexadecimal digits) opens."""
+
+    handle: str
+    bytes: int
+    data_offset: int
+
+    @classmethod
+    def decode(cls, value: object) -> DeviceSegment:
+        """Raises ``ProtocolError``."""
+        fields = Fields(value, "a segment")
+        segment = cls(
+            fields.string("handle"), fields.integer("bytes"), fields.integer("data_offset")
+        )
+        fields.finish()
+        if len(segment.handle) != HANDLE_DIGITS or set(segment.handle) - set("0123456789abcdef"):
+            raise ProtocolError("the handle of a segment is not 128 lower-case hexadecimal digits")
+        if segment.data_offset > segment.bytes:
+            raise ProtocolError("a slot begins after the end of its allocation")
+        return segment
+
+
+def _segments(values: list[object]) -> tuple[Segment, ...] | tuple[DeviceSegment, ...]:
+    """Segments of one kind, that of the first. Raises ``ProtocolError``."""
+    if values and isinstance(values[0], dict) and "handle" in values[0]:
+        return tuple(DeviceSegment.decode(value) for value in values)
+    return tuple(Segment.decode(value) for value in values)
 
 
 @dataclass(frozen=True)
@@ -82,11 +115,23 @@ class TensorRow:
         return cls(name, dtype, tuple(shape), segment, offset)
 
 
+@functools.lru_cache(maxsize=1)
+def _decoded(body: bytes) -> tuple[tuple[TensorRow, ...], tuple[int, ...]]:
+    """The rows of a body and the lengths of their tensors: mostly those of the update before."""
+    rows = parse_json(body, BODY_BYTES_MAX, "the catalog's body")
+    if not isinstance(rows, list):
+        raise ProtocolError("the catalog's body is not an array of rows")
+    tensors = tuple(TensorRow.decode(row) for row in rows)
+    if len({tensor.name for tensor in tensors}) != len(tensors):
+        raise ProtocolError("two tensors of the catalog have one name")
+    return tensors, tuple(tensor.byte_count for tensor in tensors)
+
+
 @dataclass(frozen=True)
 class Catalog:
     """Segments, and tensors in the order in which buckets name them."""
 
-    segments: tuple[Segment, ...]
+    segments: tuple[Segment, ...] | tuple[DeviceSegment, ...]
     tensors: tuple[TensorRow, ...]
 
     @property
@@ -99,34 +144,30 @@ class Catalog:
         """Raises ``ProtocolError``."""
         count = header.integer("tensors", most=TENSOR_COUNT_MAX)
         byte_count = header.integer("bytes")
-        segments = tuple(Segment.decode(value) for value in header.array("segments"))
+        segments = _segments(header.array("segments"))
         header.finish()
-        rows = parse_json(body, BODY_BYTES_MAX, "the catalog's body")
-        if not isinstance(rows, list) or len(rows) != count:
+        tensors, lengths = _decoded(body)
+        if len(tensors) != count:
             raise ProtocolError(f"the catalog's body is not an array of {count} rows")
-        catalog = cls(segments, tuple(TensorRow.decode(row) for row in rows))
-        catalog._check(byte_count)
+        catalog = cls(segments, tensors)
+        catalog._check(byte_count, lengths)
         return catalog
 
-    def _check(self, byte_count: int) -> None:
-        total = 0
-        for tensor in self.tensors:
+    def _check(self, byte_count: int, lengths: tuple[int, ...]) -> None:
+        rooms = [segment.bytes - segment.data_offset for segment in self.segments]
+        for tensor, length in zip(self.tensors, lengths, strict=True):
             if tensor.segment >= len(self.segments):
                 raise ProtocolError(
                     f"the tensor {tensor.name[:256]!r} lies in segment {tensor.segment}; there are "
                     f"{len(self.segments)}"
                 )
-            segment = self.segments[tensor.segment]
-            length = tensor.byte_count
-            if tensor.offset + length > segment.bytes - segment.data_offset:
+            if tensor.offset + length > rooms[tensor.segment]:
                 raise ProtocolError(
-                    f"the tensor {tensor.name[:256]!r} ends after its segment {segment.path}"
+                    f"the tensor {tensor.name[:256]!r} ends after its segment {tensor.segment}"
                 )
-            total += length
+        total = sum(lengths)
         if total != byte_count:
             raise ProtocolError(f"the rows of the catalog have {total} bytes, not {byte_count}")
-        if len({tensor.name for tensor in self.tensors}) != len(self.tensors):
-            raise ProtocolError("two tensors of the catalog have one name")
 
     def encode(self) -> list[bytes]:
         """The two frames of the message."""

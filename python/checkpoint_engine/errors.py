@@ -22,6 +22,10 @@ class VersionError(ProtocolError):
     """Server and worker have no version of the protocol in common."""
 
 
+class DeviceMemoryError(UpdateError):
+    """The server's memory on the GPU cannot be opened or closed."""
+
+
 class SegmentError(UpdateError):
     """A file of the server's shared memory is not the one that the catalog describes."""
 

@@ -9,8 +9,8 @@ import sys
 import warnings
 from typing import TYPE_CHECKING
 
-from .dtypes import DTYPES
-from .errors import DTypeError, SegmentError
+from .errors import SegmentError
+from .tensor_views import check_types, tensor_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,16 +115,14 @@ class SegmentTensors:
 
     def check(self, tensors: Sequence[TensorRow]) -> None:
         """Raises ``DTypeError`` when torch lacks the type of one of ``tensors``."""
-        for name in {tensor.dtype for tensor in tensors}:
-            first = next(tensor for tensor in tensors if tensor.dtype == name)
-            _torch_dtype(first)
-        for tensor in tensors:
-            packed = DTYPES[tensor.dtype].packed
-            if packed > 1 and (not tensor.shape or tensor.shape[-1] % packed != 0):
-                raise DTypeError(
-                    f"the tensor {tensor.name} of type {tensor.dtype} has the shape "
-                    f"{list(tensor.shape)}; torch packs {packed} elements of its last dimension"
-                )
+        check_types(tensors)
+
+    def tensors(self, rows: Sequence[TensorRow]) -> list[torch.Tensor]:
+        """The tensors of one bucket."""
+        return [self.tensor(row) for row in rows]
+
+    def synchronize(self) -> None:
+        """Nothing reads host memory after a load has returned."""
 
     def tensor(self, row: TensorRow) -> torch.Tensor:
         """The tensor that ``row`` describes: a view of the server's memory, not to be written to.
@@ -133,33 +131,11 @@ class SegmentTensors:
         """
         import torch
 
-        dtype = _torch_dtype(row)
-        shape = list(row.shape)
-        packed = DTYPES[row.dtype].packed
-        if packed > 1:
-            shape[-1] //= packed
         length = row.byte_count
         if length == 0:
-            return torch.empty(shape, dtype=dtype)
-        segment = self._segments[row.segment]
-        raw = segment.bytes_at(row.offset, length)
-        if (segment.segment.data_offset + row.offset) % dtype.itemsize != 0:
-            raw = raw.clone()
-        return raw.view(dtype).view(shape)
+            return tensor_of(row, torch.empty(0, dtype=torch.uint8))
+        return tensor_of(row, self._segments[row.segment].bytes_at(row.offset, length))
 
     def close(self) -> list[str]:
         """Ends all mappings; the paths of those that a tensor still uses."""
         return [segment.segment.path for segment in self._segments if not segment.close()]
-
-
-def _torch_dtype(row: TensorRow) -> torch.dtype:
-    import torch
-
-    name = DTYPES[row.dtype].torch_name
-    dtype = None if name is None else getattr(torch, name, None)
-    if not isinstance(dtype, torch.dtype):
-        raise DTypeError(
-            f"the tensor {row.name} has the type {row.dtype}, which torch {torch.__version__} does "
-            "not have; convert the checkpoint or update torch"
-        )
-    return dtype

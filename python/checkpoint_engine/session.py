@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import protocol
+from .device_slots import DeviceSlots
 from .errors import (
     AbortedError,
     DeadlineError,
@@ -52,10 +53,25 @@ class Hooks:
     abort: Callable[[], object] | None = None
 
 
+@dataclass(frozen=True)
+class Device:
+    """The GPU of a worker. With ``clones`` its loads get copies of buckets, which may be kept."""
+
+    index: int
+    clones: bool = False
+
+
 class Session:
     """One update. ``serve`` returns when it is committed, and raises otherwise."""
 
-    def __init__(self, channel: Channel, worker_id: str, software: str, hooks: Hooks) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        worker_id: str,
+        software: str,
+        hooks: Hooks,
+        device: Device | None = None,
+    ) -> None:
         self._channel = channel
         self._worker_id = worker_id
         self._software = software
@@ -64,7 +80,9 @@ class Session:
         self._stage = "hello"
         self._owes_answer = False
         self._catalog = protocol.Catalog((), ())
-        self._memory: SegmentTensors | None = None
+        self._device = device
+        self._memory_kind = "host"
+        self._memory: SegmentTensors | DeviceSlots | None = None
         self._delivered = 0
 
     def serve(self) -> None:
@@ -106,6 +124,7 @@ class Session:
         if not isinstance(message, protocol.ServerHello):
             raise self._unexpected(message)
         self._deadline = time.monotonic() + message.deadline_ms / 1000
+        self._memory_kind = message.memory
         common = set(message.versions) & set(protocol.VERSIONS)
         if not common:
             raise VersionError(
@@ -129,9 +148,20 @@ class Session:
         if not isinstance(message, protocol.Catalog):
             raise self._unexpected(message)
         self._catalog = message
-        self._memory = SegmentTensors(message.segments)
+        self._memory = self._open(message)
         self._memory.check(message.tensors)
         self._answer(protocol.Ready())
+
+    def _open(self, catalog: protocol.Catalog) -> SegmentTensors | DeviceSlots:
+        files = [item for item in catalog.segments if isinstance(item, protocol.Segment)]
+        slots = [item for item in catalog.segments if isinstance(item, protocol.DeviceSegment)]
+        if slots if self._memory_kind == "host" else files:
+            raise ProtocolError(f"a segment is not of the kind {self._memory_kind!r}")
+        if self._memory_kind == "host":
+            return SegmentTensors(files)
+        if self._device is None:
+            raise ProtocolError("the server has GPU memory, but this worker is on the CPU")
+        return DeviceSlots(slots, self._device.index, clones=self._device.clones)
 
     def _load(self) -> None:
         index = 0
@@ -150,8 +180,13 @@ class Session:
                 f"the server released its memory after {self._delivered} of "
                 f"{len(self._catalog.tensors)} tensors"
             )
-        # What the commit still needs stays mapped through the tensors that hold it.
-        self._close_memory()
+        # In host memory, what the commit still needs stays mapped through the tensors that hold it.
+        held = self._close_memory()
+        if held and self._memory_kind == "cuda":
+            raise MemoryHeldError(
+                f"the load kept tensors of {held[0]} beyond their bucket, and other weights lie "
+                "there by now; clone what must outlive the call, or ask for clones_buckets"
+            )
         self._answer(protocol.Released())
 
     def _load_bucket(self, bucket: protocol.Bucket, index: int) -> None:
@@ -165,6 +200,8 @@ class Session:
         start = time.monotonic()
         rows = self._catalog.tensors[bucket.first : end]
         self._call(f"the load of bucket {index}", lambda: self._hooks.run(self._tensors(rows)))
+        if self._memory is not None:
+            self._memory.synchronize()
         self._delivered = end
         self._answer(
             protocol.Loaded(index, sum(row.byte_count for row in rows), micros=_micros_since(start))
@@ -174,7 +211,7 @@ class Session:
         memory = self._memory
         if memory is None:
             raise ProtocolError("a bucket came before the catalog")
-        return [(row.name, memory.tensor(row)) for row in rows]
+        return list(zip((row.name for row in rows), memory.tensors(rows), strict=True))
 
     def _commit(self) -> None:
         self._stage = "commit"
@@ -205,7 +242,10 @@ class Session:
             raise
         self._owes_answer = True
         if frames[0][:1] == bytes([protocol.KNOWN_PROTOCOL_BYTE]):
-            raise self._known_protocol()
+            hello = protocol.hello_in_known_frame(frames[0]) if self._stage == "hello" else None
+            if hello is None:
+                raise self._known_protocol()
+            frames = [hello]
         message = protocol.decode_server(frames)
         if isinstance(message, protocol.Abort):
             raise AbortedError(message.reason)

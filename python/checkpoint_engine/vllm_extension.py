@@ -36,6 +36,10 @@ class VllmColocateWorkerExtension:
         update_weights_from_ipc(
             _context(self),
             address,
+            # `None` on the CPU.
+            device_id=self.device.index,  # type: ignore[attr-defined]
+            # Layers keep what was loaded until they are complete.
+            clones_buckets=True,
             run=reload.load,
             post_hook=reload.commit,
             abort_hook=reload.discard,

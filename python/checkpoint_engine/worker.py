@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from . import __version__
 from .channel import Channel
-from .session import Hooks, Session
+from .session import Device, Hooks, Session
 from .vllm_extension import VllmColocateWorkerExtension
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def update_weights_from_ipc(
     abort_hook: Callable[[], object] | None = None,
     worker_id: str | None = None,
     software: str | None = None,
+    clones_buckets: bool = False,
 ) -> None:
     """Takes part in one update as the worker of one device; returns when it is committed.
 
@@ -36,9 +37,14 @@ def update_weights_from_ipc(
     workers have loaded everything, and ``abort_hook`` when the update fails, before the server is
     told that this worker has stopped.
 
-    The tensors are views of the server's memory on the CPU, mapped for reading: writing to one ends
+    On the CPU the tensors are views of the server's memory, mapped for reading: writing to one ends
     the process. They hold their values until ``post_hook`` has returned or ``abort_hook`` is
     called; what must live longer has to be copied, and an update whose load kept one fails.
+
+    On a GPU they are views of a slot of device memory and hold their values only until ``run``
+    returns; the device is synchronised then. An update whose load kept one fails. With
+    ``clones_buckets`` they are views of a copy instead, made in one piece for each bucket, and may
+    be kept.
 
     ``worker_id`` is ``GPU-<uuid>`` or ``CPU-<rank in the engine>``; by default that of the CUDA
     device ``device_id``, or ``CPU-0`` without CUDA. ``software`` names the engine to the server.
@@ -57,10 +63,20 @@ def update_weights_from_ipc(
             worker_id or _worker_id(device_id),
             software or f"checkpoint_engine {__version__}",
             Hooks(run, post_hook, abort_hook),
+            _device(device_id, clones=clones_buckets),
         )
         session.serve()
     finally:
         channel.close()
+
+
+def _device(device_id: int | None, *, clones: bool) -> Device | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    index = torch.cuda.current_device() if device_id is None else device_id
+    return Device(index, clones)
 
 
 def _worker_id(device_id: int | None) -> str:

@@ -14,6 +14,8 @@ from worker_thread import REPOSITORY
 
 SOURCES = sorted((REPOSITORY / "python" / "checkpoint_engine").glob("*.py"))
 FORBIDDEN_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "ctypes", "importlib"}
+# The handle of GPU memory is opened through the driver's C interface.
+ALLOWED = {("cuda_driver", "ctypes")}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "recv_pyobj", "send_pyobj"}
 
 
@@ -35,7 +37,9 @@ def called(node):
 def test_no_way_to_run_what_a_peer_sends(path):
     for node in ast.walk(ast.parse(path.read_text())):
         for name in imported(node):
-            assert name.split(".")[0] not in FORBIDDEN_MODULES, f"{path}:{node.lineno}"
+            module = name.split(".")[0]
+            allowed = (path.stem, module) in ALLOWED
+            assert allowed or module not in FORBIDDEN_MODULES, f"{path}:{node.lineno}"
         assert called(node) not in FORBIDDEN_CALLS, f"{path}:{node.lineno}"
 
 
