@@ -28,8 +28,10 @@ struct Registration: Sendable {
         }
         let locations = Self.locations(of: source, segments)
         let pins: [PinnedFile]
+        let shards: [ShardFile]
         do {
-            pins = try readAndPin(onDisk, segments, locations)
+            pins = try readAndPin(source.shards, segments, locations)
+            shards = try pins.isEmpty ? source.shards : Self.pinned(source.shards)
         } catch {
             pool.release(segments, retains: false)
             pinned?.dropStale()
@@ -38,7 +40,7 @@ struct Registration: Sendable {
         defer { Heap.trim() }
         let plan = UpdatePlan(catalog: source.catalog, bucketByteCountMax: bucketByteCountMax)
         return RegisteredCheckpoint(
-            shards: source.shards,
+            shards: shards,
             catalog: Catalog(
                 shards: source.catalog.shards,
                 tensors: plan.order.map { source.catalog.tensors[$0] }),
@@ -55,13 +57,30 @@ struct Registration: Sendable {
         }
     }
 
+    private static func pinned(_ shards: [ShardFile]) throws(EngineError) -> [ShardFile] {
+        do {
+            return try shards.map { shard throws(FilesError) in
+                shard.isSharedMemory ? try shard.withCurrentTime() : shard
+            }
+        } catch {
+            throw EngineError(error)
+        }
+    }
+
     /// Reads and pins side by side: pages that one of them has filled are there for the other.
     private func readAndPin(
-        _ onDisk: [ShardFile], _ segments: [PoolSegment], _ locations: [SegmentLocation]
+        _ shards: [ShardFile], _ segments: [PoolSegment], _ locations: [SegmentLocation]
     ) throws(EngineError) -> [PinnedFile] {
+        let onDisk = shards.filter { !$0.isSharedMemory }
         guard let pinned else {
             try read(onDisk, into: segments)
             return []
+        }
+        // What was written before the pin would not be noticed after it.
+        do {
+            for shard in shards where shard.isSharedMemory { try shard.checkUnchanged() }
+        } catch {
+            throw EngineError(error)
         }
         let pins = Mutex<Result<[PinnedFile], DeviceError>>(.success([]))
         let failure = Mutex<EngineError?>(nil)

@@ -11,7 +11,7 @@ public struct ShardFile: Hashable, Sendable {
     public let metadata: [String: String]
     /// Whether the file lies in memory already: on a tmpfs, ramfs or hugetlbfs.
     public let isSharedMemory: Bool
-    let identity: FileIdentity
+    private(set) var identity: FileIdentity
 
     public var dataByteCount: Int { byteCount - dataOffset }
     public var inode: UInt64 { identity.inode }
@@ -24,6 +24,19 @@ public struct ShardFile: Hashable, Sendable {
                 .changed, path,
                 "the file was replaced or written to since it was registered; register it again")
         }
+    }
+
+    /// The shard with the time of modification of now: pinning a file for GPUs counts as a write to it.
+    /// Throws when the path names another file.
+    public func withCurrentTime() throws(FilesError) -> ShardFile {
+        var shard = self
+        shard.identity = try OpenFile(path).identity
+        guard shard.identity.device == identity.device, shard.identity.inode == identity.inode,
+            shard.identity.byteCount == identity.byteCount
+        else {
+            throw FilesError(.changed, path, "the file was replaced; register it again")
+        }
+        return shard
     }
 
     /// Deletes the file.
