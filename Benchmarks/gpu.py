@@ -80,6 +80,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--deadline", type=float, default=540.0, help="seconds for everything")
     parser.add_argument("--no-ceilings", action="store_true", help="measure the updates only")
+    parser.add_argument("--trace-dir", type=Path, help="write timelines of updates here")
     parser.add_argument("--output", type=Path, help="write all figures to this file, as JSON")
     arguments = parser.parse_args()
     arguments.model = arguments.model or [parse_model(text) for text in MODELS]
@@ -132,36 +133,43 @@ def _stage_medians(updates: list[dict[str, Any]]) -> dict[str, float]:
     return {stage: statistics.median(values) for stage, values in samples.items()}
 
 
+def _save_timeline(daemon: Daemon, update: dict[str, Any], folder: Path, name: str) -> None:
+    for form in ("json", "svg"):
+        path = f"/v1/updates/{update['id']}/trace?format={form}"
+        (folder / f"{name}.{form}").write_bytes(daemon.content("GET", path))
+
+
 def measure_model(
-    model: str, layers: int, daemon: Daemon, engine: TorchEngine, update_count: int
+    checkpoint: Path,
+    model: str,
+    daemon: Daemon,
+    engine: TorchEngine,
+    update_count: int,
+    *,
+    trace_dir: Path | None = None,
 ) -> dict[str, Any]:
-    """Everything about one checkpoint."""
-    with tempfile.TemporaryDirectory(dir=SHARED_MEMORY, prefix="checkpoint-engine-gpu-") as folder:
-        checkpoint = Path(folder)
-        start = time.perf_counter()
-        total = write_checkpoint(checkpoint, model, layers, seed=layers)
-        written = time.perf_counter() - start
-        memory = [engine.memory()]
-        registered = _register(daemon, model, checkpoint)
-        first = _update(daemon, model, engine)
-        engine.verify(checkpoint)
-        memory.append(engine.memory())
-        later = [_update(daemon, model, engine) for _ in range(update_count)]
-        memory.append(engine.memory())
-        engine.scramble()
-        repaired = _update(daemon, model, engine)
-        verified = engine.verify(checkpoint)
-        daemon.unregister(model)
-        again = _register(daemon, model, checkpoint)
-        after_again = _update(daemon, model, engine)
-        daemon.unregister(model, release=True)
-        memory.append(engine.memory())
+    """Everything about one checkpoint: a fresh daemon, workers that have their parameters."""
+    memory = [engine.memory()]
+    registered = _register(daemon, model, checkpoint)
+    first = _update(daemon, model, engine)
+    memory.append(engine.memory())
+    later = [_update(daemon, model, engine) for _ in range(update_count)]
+    memory.append(engine.memory())
+    if trace_dir is not None:
+        _save_timeline(daemon, first, trace_dir, f"{model}-first")
+        _save_timeline(daemon, later[-1], trace_dir, f"{model}-later")
+    engine.scramble()
+    repaired = _update(daemon, model, engine)
+    verified = engine.verify(checkpoint)
+    daemon.unregister(model)
+    again = _register(daemon, model, checkpoint)
+    after_again = _update(daemon, model, engine)
+    daemon.unregister(model, release=True)
+    memory.append(engine.memory())
     return {
         "model": model,
-        "layers": layers,
         "tensors": first["tensors"],
-        "bytes": total,
-        "write_seconds": written,
+        "bytes": first["bytes"],
         "register_seconds": registered,
         "register_again_seconds": again,
         "first_update_seconds": first["wall_seconds"],
@@ -179,7 +187,6 @@ def _print_row(row: dict[str, Any], together_gbs: float | None) -> None:
     print(f"\n{row['model']}, {row['layers']} layers: {row['tensors']} tensors, ", end="")
     print(f"{row['bytes'] / 1e9:.1f} GB; {row['verified']['bytes']} bytes compared, all equal")
     lines = [
-        ("written", row["write_seconds"]),
         ("registration", row["register_seconds"]),
         ("second registration", row["register_again_seconds"]),
         ("first update", row["first_update_seconds"]),
@@ -195,6 +202,30 @@ def _print_row(row: dict[str, Any], together_gbs: float | None) -> None:
         row["floor_seconds"] = floor
         row["floor_ratio"] = later / floor
         print(f"  {'floor':34} {floor:9.4f} s; later updates take {later / floor:.2f} times that")
+
+
+def _measure(
+    model: str, layers: int, flags: list[str], arguments: argparse.Namespace
+) -> dict[str, Any]:
+    with (
+        tempfile.TemporaryDirectory(dir=SHARED_MEMORY, prefix="checkpoint-engine-gpu-") as files,
+        tempfile.TemporaryDirectory(prefix="checkpoint-engine-gpu-") as folder,
+        TorchEngine(arguments.devices) as engine,
+    ):
+        checkpoint = Path(files)
+        start = time.perf_counter()
+        write_checkpoint(checkpoint, model, layers, seed=layers)
+        written = time.perf_counter() - start
+        # The workers take memory for their parameters when they first see them, unlike an engine.
+        with Daemon(Path(folder), *flags) as daemon:
+            daemon.register(model, checkpoint)
+            _update(daemon, model, engine)
+            engine.verify(checkpoint)
+        with Daemon(Path(folder), *flags) as daemon:
+            row = measure_model(
+                checkpoint, model, daemon, engine, arguments.updates, trace_dir=arguments.trace_dir
+            )
+    return {**row, "layers": layers, "write_seconds": written}
 
 
 def main() -> int:
@@ -213,12 +244,7 @@ def main() -> int:
         flags += ["--bucket-size", arguments.bucket_size]
     try:
         for model, layers in arguments.model:
-            with (
-                tempfile.TemporaryDirectory(prefix="checkpoint-engine-gpu-") as folder,
-                TorchEngine(arguments.devices) as engine,
-                Daemon(Path(folder), *flags) as daemon,
-            ):
-                row = measure_model(model, layers, daemon, engine, arguments.updates)
+            row = _measure(model, layers, flags, arguments)
             document["models"].append(row)
             _print_row(row, together)
     finally:

@@ -75,6 +75,11 @@ class Served:
 
     def request(self, method: str, path: str, body: object = None) -> Any:
         """The parsed answer; ends the program when it is an error."""
+        content = self.content(method, path, body)
+        return json.loads(content) if content else None
+
+    def content(self, method: str, path: str, body: object = None) -> bytes:
+        """The answer's bytes; ends the program when it is an error."""
         connection = _UnixConnection(self.uds)
         try:
             connection.request(method, path, None if body is None else json.dumps(body))
@@ -85,7 +90,7 @@ class Served:
         if response.status >= 300:
             text = content.decode(errors="replace")
             sys.exit(f"error: {method} {path} answered {response.status}: {text}")
-        return json.loads(content) if content else None
+        return content
 
     def __enter__(self) -> Self:
         return self

@@ -6,7 +6,7 @@ import Synchronization
 final class PlanCache: Sendable {
     private let last = Mutex<PlannedGather?>(nil)
 
-    func gather(_ catalog: Catalog, _ budget: SlotBudget) -> PlannedGather {
+    func gather(_ catalog: Catalog, _ budget: RingBudget) -> PlannedGather {
         if let known = last.withLock({ $0 }), known.plan.budget == budget { return known }
         let planned = PlannedGather(catalog, budget)
         last.withLock { $0 = planned }

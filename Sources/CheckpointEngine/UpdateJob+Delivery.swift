@@ -98,10 +98,10 @@ extension UpdateJob {
     {
         WorkerLink.Configuration(
             update: id, checkpoint: checkpoint.description, endpoints: endpoints,
-            memory: gather.map { .cuda($0.delivery.workerSlots) } ?? .host(registered.locations),
+            memory: gather.map { .cuda($0.delivery.workerRings) } ?? .host(registered.locations),
             tensors: gather?.delivery.plan.tensors ?? registered.catalog.tensors,
             schedule: gather?.delivery.plan.schedule ?? hostSchedule, deadline: deadline,
-            counters: gather?.counters)
+            counters: gather?.counters, catalogBody: gather?.delivery.plan.catalogBody)
     }
 
     private var hostSchedule: DeliverySchedule {

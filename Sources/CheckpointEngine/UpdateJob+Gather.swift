@@ -12,7 +12,7 @@ struct RunningGather: Sendable {
 
 /// Updates of engines on GPUs.
 extension UpdateJob {
-    /// How long workers may take to let go of slots that are to be given back.
+    /// How long workers may take to let go of memory that are to be given back.
     private static let releaseGrace = Duration.seconds(5)
     private static let releaseInterval = Duration.milliseconds(5)
 
@@ -84,7 +84,7 @@ extension UpdateJob {
         }
     }
 
-    /// Waits until workers of the known protocol have let go of the slots; one that died never does.
+    /// Waits until workers of the known protocol have let go of the rings; one that died never does.
     private func awaitRelease(_ counters: ReferenceCounterFile) async {
         let end = ContinuousClock.now + Self.releaseGrace
         while counters.outstanding > 0, record.hasKnownWorkers, ContinuousClock.now < end {

@@ -62,8 +62,8 @@ final class UpdateRecord: Sendable {
         let budget = delivery.plan.plan.budget
         state.withLock { state in
             state.status.buckets = delivery.plan.plan.buckets.count
-            state.status.slots = UpdateStatus.Slots(
-                count: budget.slotCount, bytes: budget.slotByteCount,
+            state.status.ring = UpdateStatus.Ring(
+                bytes: budget.byteCount, bucketBytes: budget.bucketByteCount,
                 gpus: delivery.gpus.map(\.id.description))
         }
     }

@@ -81,17 +81,22 @@ public struct UpdateStatus: Codable, Hashable, Sendable {
     }
 
     /// How the memory of GPUs was used.
-    public struct Slots: Codable, Hashable, Sendable {
-        /// Two, or one where memory was short.
-        public let count: Int
-        /// Bytes of one slot.
+    public struct Ring: Codable, Hashable, Sendable {
+        /// Bytes that were taken on each GPU.
         public let bytes: Int
+        /// Bytes that buckets were filled to.
+        public let bucketBytes: Int
         /// The ids of the GPUs, in the order of the workers.
         public let gpus: [String]
 
-        public init(count: Int, bytes: Int, gpus: [String]) {
-            self.count = count
+        enum CodingKeys: String, CodingKey {
+            case bytes, gpus
+            case bucketBytes = "bucket_bytes"
+        }
+
+        public init(bytes: Int, bucketBytes: Int, gpus: [String]) {
             self.bytes = bytes
+            self.bucketBytes = bucketBytes
             self.gpus = gpus
         }
     }
@@ -110,11 +115,11 @@ public struct UpdateStatus: Codable, Hashable, Sendable {
     public var stages: [StageTime]
     public var workers: [Worker]
     /// `nil` for engines on the CPU.
-    public var slots: Slots?
+    public var ring: Ring?
     public var error: Failure?
 
     enum CodingKeys: String, CodingKey {
-        case id, checkpoint, state, stage, bytes, tensors, buckets, seconds, stages, workers, slots
+        case id, checkpoint, state, stage, bytes, tensors, buckets, seconds, stages, workers, ring
         case error
         case loadedBytes = "loaded_bytes"
     }

@@ -17,7 +17,7 @@ struct GatherRunTests {
         let plan: GatherPlan
         let bytes: [[UInt8]]
         let run: GatherRun
-        let slots: [DeviceMemory]
+        let rings: [DeviceMemory]
         let available: BlockingState<Int>
     }
 
@@ -48,34 +48,32 @@ struct GatherRunTests {
                     dataOffset: 8))
         }
         let largest = catalog.tensors.map(\.range.byteCount).max() ?? 0
-        let budget = try SlotBudget(
+        let budget = try RingBudget(
             byteCount: catalog.byteCount, largestByteCount: largest,
             slotByteCountMax: slotByteCount,
             freeByteCount: slotCount == 2
-                ? 1 << 30 : SlotBudget.headroomByteCount + largest + (128 << 10))
+                ? 1 << 30 : RingBudget.headroomByteCount + largest + (128 << 10))
         let plan = GatherPlan(catalog: catalog, budget: budget)
         let pins = try set.pinned.pin(locations)
-        let slots = try set.gpus.map {
-            try $0.slots(byteCount: budget.slotByteCount * budget.slotCount)
-        }
+        let rings = try set.gpus.map { try $0.ring(byteCount: budget.byteCount) }
         let available = BlockingState(0)
         let run = try GatherRun(
             GatherRun.Job(
-                gpus: set.gpus, plan: plan, sources: pins.map { ($0, 8) }, slots: slots,
+                gpus: set.gpus, plan: plan, sources: pins.map { ($0, 8) }, rings: rings,
                 exchange: try PeerCopies(set.gpus))
         ) { count in available.update { $0 = count } }
         return Delivery(
-            set: set, catalog: catalog, plan: plan, bytes: bytes, run: run, slots: slots,
+            set: set, catalog: catalog, plan: plan, bytes: bytes, run: run, rings: rings,
             available: available)
     }
 
-    /// What lies in the slot of `bucket` on one GPU.
-    private func slot(_ bucket: Int, _ gpu: Int, _ delivery: Delivery) throws -> [UInt8] {
+    /// What lies in the ring of one GPU.
+    private func ring(_ gpu: Int, _ delivery: Delivery) throws -> [UInt8] {
         let stream = try CudaStream(delivery.set.gpus[gpu].context)
         try stream.bindThread()
-        let size = delivery.plan.budget.slotByteCount
+        let size = delivery.plan.budget.byteCount
         var content = [UInt8](repeating: 0, count: size)
-        let source = delivery.slots[gpu].address + delivery.plan.slot(of: bucket) * size
+        let source = delivery.rings[gpu].address
         try unsafe content.withUnsafeMutableBytes { buffer in
             let target = try unsafe #require(buffer.baseAddress)
             try unsafe stream.copy(from: source, toHost: target, byteCount: size)
@@ -95,13 +93,13 @@ struct GatherRunTests {
             let available = delivery.available
             let _: Bool = await BlockingThread.run("wait") { available.wait { $0 > index ? true : nil } }
             for gpu in delivery.set.gpus.indices {
-                let slot = try slot(index, gpu, delivery)
+                let ring = try ring(gpu, delivery)
                 for place in bucket.first..<(bucket.first + bucket.count) {
                     let tensor = delivery.catalog.tensors[place]
                     let offset = delivery.plan.offsets[place]
                     let start = 8 + tensor.range.offset
                     #expect(
-                        slot[offset..<(offset + tensor.range.byteCount)]
+                        ring[offset..<(offset + tensor.range.byteCount)]
                             == delivery.bytes[tensor.shard][
                                 start..<(start + tensor.range.byteCount)])
                 }

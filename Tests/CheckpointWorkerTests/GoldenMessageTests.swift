@@ -38,7 +38,7 @@ struct GoldenMessageTests {
     }
 
     @Test func allFixturesAreThere() {
-        #expect(Self.accepted.count == 14)
+        #expect(Self.accepted.count == 16)
         #expect(Self.rejected.count >= 25)
     }
 

@@ -82,7 +82,7 @@ class TensorRow:
     segment: int
     offset: int
 
-    @property
+    @functools.cached_property
     def byte_count(self) -> int:
         """The length of the tensor in bytes. Raises ``ProtocolError`` where there is none."""
         elements = 1

@@ -1,13 +1,15 @@
-"""The server's slots in a GPU's memory as torch tensors, without a copy."""
+"""The server's memory on a GPU as torch tensors, without a copy."""
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import logging
 import weakref
 from typing import TYPE_CHECKING
 
 from .cuda_driver import driver
-from .errors import DeviceMemoryError
+from .errors import DeviceMemoryError, ProtocolError
 from .tensor_views import BucketViews, check_types
 
 if TYPE_CHECKING:
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
     from .catalog import DeviceSegment, TensorRow
 
 
-# Slots and allocations are multiples of it, so that a bucket rounded up to it is inside.
+_logger = logging.getLogger(__name__)
+
+# Allocations are multiples of it, so that a bucket rounded up to it is inside.
 _ALIGNMENT = 256
 
 
@@ -46,32 +50,63 @@ def bytes_at(address: int, length: int, device: int) -> tuple[torch.Tensor, weak
 
 
 class _Mapping:
-    """One allocation of the server, open in this process."""
+    """One allocation of the server, open in this process.
+
+    It ends, once, after ``drop`` and the end of the last tensor on it: one that is kept is never a
+    dangling pointer, and none leaves the allocation open.
+    """
 
     def __init__(self, segment: DeviceSegment, device: int) -> None:
         self.name = f"the server's memory on cuda:{device}"
-        self._address: int | None = driver().open(bytes.fromhex(segment.handle))
+        self.base: torch.Tensor | None = None
+        self._errors: list[DeviceMemoryError] = []
+        address = driver().open(bytes.fromhex(segment.handle))
         try:
-            base, self._export = bytes_at(self._address, segment.bytes, device)
-        except BaseException:
-            driver().close(self._address)
-            raise
-        self.base: torch.Tensor | None = base
+            base, reference = bytes_at(address, segment.bytes, device)
+            export = reference()
+            if export is None or base.data_ptr() != address:
+                raise DeviceMemoryError(
+                    f"the server's memory lies on another GPU than cuda:{device}; name the devices "
+                    "of this engine in the request"
+                )
+        except BaseException as error:
+            with contextlib.suppress(DeviceMemoryError):
+                driver().close(address)
+            if isinstance(error, DeviceMemoryError) or not isinstance(error, Exception):
+                raise
+            raise DeviceMemoryError(f"torch cannot use {self.name}: {error}") from error
+        self.base = base
+        self._end = weakref.finalize(export, _close, address, device, self._errors)
+        # The end of the process ends it too, and torch may be gone by then.
+        self._end.atexit = False
 
-    def close(self) -> bool:
-        """Closes it; ``False`` when a tensor still uses it, whose end it then awaits."""
+    @property
+    def is_open(self) -> bool:
+        """Whether a tensor, or this object, still uses it."""
+        return self._end.alive
+
+    def drop(self) -> None:
+        """Gives up this object's use."""
         self.base = None
-        if self._address is None:
-            return True
-        if self._export() is not None:
-            return False
-        address, self._address = self._address, None
+
+    def raise_error(self) -> None:
+        """Raises the ``DeviceMemoryError`` with which it ended, if any, once."""
+        if self._errors:
+            raise self._errors.pop()
+
+
+def _close(address: int, device: int, errors: list[DeviceMemoryError]) -> None:
+    try:
+        make_context(device)
         driver().close(address)
-        return True
+    except DeviceMemoryError as error:
+        # Whoever dropped the last tensor is not to blame.
+        errors.append(error)
+        _logger.warning("A mapping of the server's GPU memory may stay: %s", error)
 
 
 class DeviceSlots:
-    """Makes the tensors of a catalog from the slots of one GPU."""
+    """Makes the tensors of a catalog from the memory of one GPU."""
 
     def __init__(
         self, segments: Sequence[DeviceSegment], device: int, *, clones: bool = False
@@ -90,7 +125,8 @@ class DeviceSlots:
                 if segment.handle not in self._mappings:
                     self._mappings[segment.handle] = _Mapping(segment, device)
         except BaseException:
-            self.close()
+            with contextlib.suppress(DeviceMemoryError):
+                self.close()
             raise
 
     def check(self, tensors: Sequence[TensorRow]) -> None:
@@ -98,13 +134,20 @@ class DeviceSlots:
         check_types(tensors)
 
     def tensors(self, rows: Sequence[TensorRow]) -> list[torch.Tensor]:
-        """The tensors of one bucket: views of its slot, or of a copy of it."""
+        """The tensors of one bucket: views of its place, or of a copy of it.
+
+        Raises ``ProtocolError`` when they do not lie in one slot.
+        """
+        if any(row.segment != rows[0].segment for row in rows):
+            raise ProtocolError("the tensors of a bucket do not lie in one segment")
         segment = self._segments[rows[0].segment]
-        slot = self._slot(segment)
+        memory = self._memory(segment)
+        start = 0
         if self._clones:
+            start = min(row.offset for row in rows) // _ALIGNMENT * _ALIGNMENT
             end = max(row.offset + row.byte_count for row in rows)
-            slot = slot[: (end + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT].clone()
-        return BucketViews(slot).tensors(rows)
+            memory = memory[start : (end + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT].clone()
+        return BucketViews(memory, start).tensors(rows)
 
     def synchronize(self) -> None:
         """Waits until nothing on the GPU reads the slots any more."""
@@ -113,14 +156,20 @@ class DeviceSlots:
         torch.cuda.synchronize(self._device)
 
     def close(self) -> list[str]:
-        """Ends all mappings; the names of those that a tensor still uses."""
-        held = [mapping.name for mapping in self._mappings.values() if not mapping.close()]
-        if held:
-            gc.collect()
-            held = [mapping.name for mapping in self._mappings.values() if not mapping.close()]
-        return held
+        """Ends all mappings; the names of those that a tensor still uses, whose end they await.
 
-    def _slot(self, segment: DeviceSegment) -> torch.Tensor:
+        Raises ``DeviceMemoryError`` when the driver does not end one.
+        """
+        mappings = self._mappings.values()
+        for mapping in mappings:
+            mapping.drop()
+        if any(mapping.is_open for mapping in mappings):
+            gc.collect()
+        for mapping in mappings:
+            mapping.raise_error()
+        return [mapping.name for mapping in mappings if mapping.is_open]
+
+    def _memory(self, segment: DeviceSegment) -> torch.Tensor:
         base = self._mappings[segment.handle].base
         if base is None:
             raise DeviceMemoryError("a bucket came after the server's memory was closed")
@@ -128,8 +177,11 @@ class DeviceSlots:
 
 
 def make_context(device: int) -> None:
-    """Makes torch's context the current one of this thread."""
+    """Makes torch's context the current one of this thread. Raises ``DeviceMemoryError``."""
     import torch
 
-    torch.cuda.set_device(device)
-    torch.cuda.synchronize(device)
+    try:
+        torch.cuda.set_device(device)
+        torch.cuda.synchronize(device)
+    except (RuntimeError, AssertionError) as error:
+        raise DeviceMemoryError(f"torch cannot use cuda:{device}: {error}") from error

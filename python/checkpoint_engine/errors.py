@@ -35,7 +35,7 @@ class DTypeError(UpdateError):
 
 
 class MemoryHeldError(UpdateError):
-    """The load kept a tensor of the server's memory beyond the commit."""
+    """The load kept a tensor of the server's memory beyond the commit; on a GPU, the release."""
 
 
 class ServerLostError(UpdateError):

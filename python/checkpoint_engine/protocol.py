@@ -11,6 +11,11 @@ from typing import TYPE_CHECKING
 
 from .catalog import Catalog, DeviceSegment, Segment, TensorRow
 from .errors import ProtocolError
+from .known_frame import (
+    KNOWN_PROTOCOL_BYTE,
+    KNOWN_PROTOCOL_REFUSAL,
+    hello_in_known_frame,
+)
 from .strict_json import STRING_BYTES_MAX, Fields, encode_json, parse_json
 
 if TYPE_CHECKING:
@@ -23,11 +28,6 @@ HEADER_BYTES_MAX = 1 << 20
 TRACEBACK_BYTES_MAX = 256 << 10
 CREDITS_MAX = 64
 STAGES = ("hello", "catalog", "bucket", "release", "commit")
-# PROTO 4 and BINUNICODE, and POP: opcodes of a pickle.
-_PICKLE_START = b"\x80\x04X"
-_PICKLE_POP = b"0"
-# The first byte of a message of the PyPI package's protocol: the opcode PROTO of a pickle.
-KNOWN_PROTOCOL_BYTE = 0x80
 
 
 @dataclass(frozen=True)
@@ -134,22 +134,6 @@ def _finish(kind: str, header: Fields, frames: Sequence[bytes]) -> None:
     header.finish()
     if len(frames) != 1:
         raise ProtocolError(f"the message {kind!r} has a body; only 'catalog' may have one")
-
-
-def hello_in_known_frame(frame: bytes) -> bytes | None:
-    """The hello that a server with GPU memory puts in front of the known protocol's first message.
-
-    It is a text that the pickle pushes and drops: ``PROTO 4``, ``BINUNICODE``, ``POP``. Nothing
-    behind it is read. ``None`` when the frame has none.
-    """
-    head = len(_PICKLE_START) + 4
-    if not frame.startswith(_PICKLE_START) or len(frame) < head:
-        return None
-    length = int.from_bytes(frame[head - 4 : head], "little")
-    if length > HEADER_BYTES_MAX or frame[head + length : head + length + 1] != _PICKLE_POP:
-        return None
-    text = frame[head : head + length]
-    return text if text.startswith(b'{"type":"hello"') else None
 
 
 def decode_server(frames: Sequence[bytes]) -> ServerMessage:
@@ -286,6 +270,8 @@ def _end(text: str, bytes_max: int) -> str:
 
 
 __all__ = [
+    "KNOWN_PROTOCOL_BYTE",
+    "KNOWN_PROTOCOL_REFUSAL",
     "Abort",
     "Aborted",
     "Bucket",
@@ -308,5 +294,6 @@ __all__ = [
     "decode_worker",
     "encode",
     "failure",
+    "hello_in_known_frame",
     "type_name",
 ]

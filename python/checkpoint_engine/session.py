@@ -7,15 +7,13 @@ import gc
 import logging
 import os
 import time
-import traceback
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import protocol
-from .device_slots import DeviceSlots
 from .errors import (
     AbortedError,
     DeadlineError,
+    DeviceMemoryError,
     KnownProtocolError,
     LoadError,
     MemoryHeldError,
@@ -24,14 +22,14 @@ from .errors import (
     UpdateError,
     VersionError,
 )
-from .segments import SegmentTensors
+from .failures import drop_locals, failure_of, summary
+from .memory import Memory, open_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import torch
-
     from .channel import Channel
+    from .hooks import Device, Hooks
 
 # How long a server that has connected may take for its first message: it waits for all other
 # workers, and some engines finish running requests first.
@@ -42,23 +40,6 @@ ABORT_TIMEOUT_S = 30.0
 CREDITS = 4
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """What a session calls: see ``checkpoint_engine.worker.update_weights_from_ipc``."""
-
-    run: Callable[[list[tuple[str, torch.Tensor]]], object]
-    post: Callable[[], object] | None = None
-    abort: Callable[[], object] | None = None
-
-
-@dataclass(frozen=True)
-class Device:
-    """The GPU of a worker. With ``clones`` its loads get copies of buckets, which may be kept."""
-
-    index: int
-    clones: bool = False
 
 
 class Session:
@@ -82,7 +63,7 @@ class Session:
         self._catalog = protocol.Catalog((), ())
         self._device = device
         self._memory_kind = "host"
-        self._memory: SegmentTensors | DeviceSlots | None = None
+        self._memory: Memory | None = None
         self._delivered = 0
 
     def serve(self) -> None:
@@ -148,20 +129,9 @@ class Session:
         if not isinstance(message, protocol.Catalog):
             raise self._unexpected(message)
         self._catalog = message
-        self._memory = self._open(message)
+        self._memory = open_memory(message, self._memory_kind, self._device)
         self._memory.check(message.tensors)
         self._answer(protocol.Ready())
-
-    def _open(self, catalog: protocol.Catalog) -> SegmentTensors | DeviceSlots:
-        files = [item for item in catalog.segments if isinstance(item, protocol.Segment)]
-        slots = [item for item in catalog.segments if isinstance(item, protocol.DeviceSegment)]
-        if slots if self._memory_kind == "host" else files:
-            raise ProtocolError(f"a segment is not of the kind {self._memory_kind!r}")
-        if self._memory_kind == "host":
-            return SegmentTensors(files)
-        if self._device is None:
-            raise ProtocolError("the server has GPU memory, but this worker is on the CPU")
-        return DeviceSlots(slots, self._device.index, clones=self._device.clones)
 
     def _load(self) -> None:
         index = 0
@@ -199,19 +169,18 @@ class Session:
             )
         start = time.monotonic()
         rows = self._catalog.tensors[bucket.first : end]
-        self._call(f"the load of bucket {index}", lambda: self._hooks.run(self._tensors(rows)))
-        if self._memory is not None:
-            self._memory.synchronize()
+        self._call(f"the load of bucket {index}", lambda: self._run(rows))
         self._delivered = end
         self._answer(
             protocol.Loaded(index, sum(row.byte_count for row in rows), micros=_micros_since(start))
         )
 
-    def _tensors(self, rows: tuple[protocol.TensorRow, ...]) -> list[tuple[str, torch.Tensor]]:
-        memory = self._memory
-        if memory is None:
+    def _run(self, rows: tuple[protocol.TensorRow, ...]) -> None:
+        if self._memory is None:
             raise ProtocolError("a bucket came before the catalog")
-        return list(zip((row.name for row in rows), memory.tensors(rows), strict=True))
+        names = (row.name for row in rows)
+        self._hooks.run(list(zip(names, self._memory.tensors(rows), strict=True)))
+        self._memory.synchronize()
 
     def _commit(self) -> None:
         self._stage = "commit"
@@ -242,7 +211,8 @@ class Session:
             raise
         self._owes_answer = True
         if frames[0][:1] == bytes([protocol.KNOWN_PROTOCOL_BYTE]):
-            hello = protocol.hello_in_known_frame(frames[0]) if self._stage == "hello" else None
+            is_first = self._stage == "hello" and len(frames) == 1
+            hello = protocol.hello_in_known_frame(frames[0]) if is_first else None
             if hello is None:
                 raise self._known_protocol()
             frames = [hello]
@@ -261,16 +231,12 @@ class Session:
         )
 
     def _known_protocol(self) -> KnownProtocolError:
-        error = KnownProtocolError(
-            "the sender speaks the pickle-based protocol of the PyPI package checkpoint-engine; "
-            "this worker unpickles nothing. Send with the checkpoint-engine daemon, or install "
-            "that package in the engine's environment instead of this one"
-        )
+        refusal = protocol.KNOWN_PROTOCOL_REFUSAL
         # In that protocol a text is an error; without an answer its sender would wait for ever.
         self._owes_answer = False
         with contextlib.suppress(ServerLostError):
-            self._channel.send([str(error).encode()])
-        return error
+            self._channel.send([refusal.encode()])
+        return KnownProtocolError(refusal)
 
     def _raise_unread_abort(self) -> None:
         for frames in self._channel.unread():
@@ -288,15 +254,14 @@ class Session:
         except UpdateError:
             raise
         except Exception as error:
-            raise LoadError(f"{what} failed: {_summary(error)}") from error
+            raise LoadError(f"{what} failed: {summary(error)}") from error
 
     def _report(self, error: UpdateError) -> None:
         """Tells the server, undoes, and waits to be told that everybody stopped."""
-        cause = error.__cause__ if isinstance(error, LoadError) else None
-        origin = cause or error
-        details = "".join(traceback.format_exception(type(origin), origin, origin.__traceback__))
-        message = str(error) if cause is None else _summary(cause)
-        failure = protocol.failure(self._stage, message, details)
+        failure = failure_of(error, self._stage)
+        if self._memory_kind == "cuda":
+            # The tensors of the bucket that failed must be gone before `aborted`.
+            drop_locals(error)
         again = protocol.failure(self._stage, "not done: an earlier message failed", "")
         self._deadline = min(self._deadline, time.monotonic() + ABORT_TIMEOUT_S)
         try:
@@ -309,10 +274,9 @@ class Session:
             _logger.warning("The failed update ended without an abort: %s", end)
 
     def _is_abort(self, frames: list[bytes]) -> bool:
-        try:
+        with contextlib.suppress(ProtocolError):
             return isinstance(protocol.decode_server(frames), protocol.Abort)
-        except ProtocolError:
-            return False
+        return False
 
     def _undo(self) -> None:
         try:
@@ -320,7 +284,8 @@ class Session:
                 self._hooks.abort()
         except Exception:
             _logger.exception("The engine's loader could not be reset after a failed update")
-        self._close_memory()
+        with contextlib.suppress(DeviceMemoryError):
+            self._close_memory()
 
     def _close_memory(self) -> list[str]:
         return [] if self._memory is None else self._memory.close()
@@ -328,8 +293,3 @@ class Session:
 
 def _micros_since(start: float) -> int:
     return int((time.monotonic() - start) * 1e6)
-
-
-def _summary(error: BaseException) -> str:
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

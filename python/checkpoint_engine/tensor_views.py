@@ -61,9 +61,10 @@ def tensor_of(row: TensorRow, raw: torch.Tensor) -> torch.Tensor:
 class BucketViews:
     """Tensors of one bucket as views of its bytes, made with one call for each."""
 
-    def __init__(self, slot: torch.Tensor) -> None:
-        """``slot`` are bytes; offsets of rows count from its start."""
-        self._slot = slot
+    def __init__(self, memory: torch.Tensor, start: int = 0) -> None:
+        """``memory`` are bytes; its first one is at the offset ``start`` of rows."""
+        self._memory = memory
+        self._start = start
         self._typed: dict[str, tuple[torch.Tensor, torch.dtype, int]] = {}
 
     def tensors(self, rows: Sequence[TensorRow]) -> list[torch.Tensor]:
@@ -73,21 +74,22 @@ class BucketViews:
     def _tensor(self, row: TensorRow) -> torch.Tensor:
         typed, dtype, start = self._typed.get(row.dtype) or self._type(row)
         size = dtype.itemsize
-        if DTYPES[row.dtype].packed > 1 or row.offset % size != 0 or 0 in row.shape:
-            return tensor_of(row, self._slot[row.offset :][: row.byte_count])
+        offset = row.offset - self._start
+        if DTYPES[row.dtype].packed > 1 or offset % size != 0 or 0 in row.shape:
+            return tensor_of(row, self._memory[offset:][: row.byte_count])
         strides = []
         stride = 1
         for dimension in reversed(row.shape):
             strides.append(stride)
             stride *= dimension
         strides.reverse()
-        return typed.as_strided(row.shape, strides, start + row.offset // size)
+        return typed.as_strided(row.shape, strides, start + offset // size)
 
     def _type(self, row: TensorRow) -> tuple[torch.Tensor, torch.dtype, int]:
         """The bytes as elements of the type of ``row``, and the place of the first one."""
         dtype = torch_dtype(row)
-        length = self._slot.numel() // dtype.itemsize * dtype.itemsize
-        typed = self._slot[:length].view(dtype)
+        length = self._memory.numel() // dtype.itemsize * dtype.itemsize
+        typed = self._memory[:length].view(dtype)
         entry = (typed, dtype, typed.storage_offset())
         self._typed[row.dtype] = entry
         return entry

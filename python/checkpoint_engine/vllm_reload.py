@@ -1,8 +1,9 @@
 """New weights into a running vLLM model, through vLLM's own layer-by-layer reload.
 
 vLLM turns each layer back into the form of the checkpoint, buffers what is loaded until the layer
-is complete, and then converts it into the storage that its kernels use. The buffered tensors are
-views of the server's memory, which holds still until the commit is answered; nothing is cloned.
+is complete, and then converts it into the storage that its kernels use. On the CPU the buffered
+tensors are views of the server's memory, which holds still until the commit is answered; nothing is
+cloned. On a GPU they are views of one copy for each bucket: the session must clone buckets.
 """
 
 from __future__ import annotations

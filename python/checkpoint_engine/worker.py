@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from . import __version__
 from .channel import Channel
-from .session import Device, Hooks, Session
+from .hooks import Device, Hooks
+from .session import Session
 from .vllm_extension import VllmColocateWorkerExtension
 
 if TYPE_CHECKING:

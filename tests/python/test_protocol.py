@@ -24,8 +24,8 @@ def load(path):
 
 
 def test_fixtures_are_there():
-    assert len(GOLDEN) >= 14
-    assert len(REJECTED) >= 24
+    assert len(GOLDEN) >= 16
+    assert len(REJECTED) >= 36
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
@@ -47,6 +47,17 @@ def test_values_of_a_golden_catalog():
     assert catalog.byte_count == 1_048_836
     assert catalog.segments[1].path == '/dev/shm/model "é".safetensors'
     assert catalog.tensors[1] == protocol.TensorRow("model.norm.weight", "F8_E4M3", (4, 65), 1, 0)
+
+
+def test_values_of_a_golden_catalog_of_gpu_memory():
+    decode, frames = load(FIXTURES / "server-catalog-cuda.json")
+    catalog = decode(frames)
+    handle = bytes(range(64)).hex()
+    assert catalog.segments == (
+        protocol.DeviceSegment(handle, 2 << 20, 0),
+        protocol.DeviceSegment(handle, 2 << 20, 1 << 20),
+    )
+    assert catalog.tensors[0].offset == catalog.tensors[3].offset, "of different buckets"
 
 
 @pytest.mark.parametrize(

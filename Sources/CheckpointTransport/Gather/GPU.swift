@@ -2,13 +2,13 @@ public import CheckpointDevice
 public import CheckpointModel
 import Synchronization
 
-/// One GPU of this host with what is kept on it between updates: streams, events and the slots that
+/// One GPU of this host with what is kept on it between updates: streams, events and the ring that
 /// engine workers read.
 ///
 /// One update uses it at a time; ``GPUSet`` sees to that.
 public final class GPU: Sendable {
     private struct Kept {
-        var slots: DeviceMemory?
+        var ring: DeviceMemory?
         var events: [CudaEvent] = []
         var peers: Set<Int> = []
     }
@@ -30,24 +30,24 @@ public final class GPU: Sendable {
     }
 
     /// Bytes of device memory that are held between updates.
-    public var heldByteCount: Int { kept.withLock { $0.slots?.byteCount ?? 0 } }
+    public var heldByteCount: Int { kept.withLock { $0.ring?.byteCount ?? 0 } }
 
-    /// Free bytes, those that are held for slots included.
+    /// Free bytes, those that are held for the ring included.
     public func availableByteCount() throws(DeviceError) -> Int {
         try context.memory().free + heldByteCount
     }
 
-    /// Memory of at least `byteCount` bytes for the slots: that of the last update if it has the size.
-    public func slots(byteCount: Int) throws(DeviceError) -> DeviceMemory {
-        if let slots = kept.withLock({ $0.slots }), slots.byteCount >= byteCount,
-            slots.byteCount <= byteCount + DeviceMemory.granularity
+    /// Memory of at least `byteCount` bytes for the ring: that of the last update if it has the size.
+    public func ring(byteCount: Int) throws(DeviceError) -> DeviceMemory {
+        if let ring = kept.withLock({ $0.ring }), ring.byteCount >= byteCount,
+            ring.byteCount <= byteCount + DeviceMemory.granularity
         {
-            return slots
+            return ring
         }
-        kept.withLock { $0.slots = nil }
-        let slots = try DeviceMemory(context, byteCount: byteCount)
-        kept.withLock { $0.slots = slots }
-        return slots
+        kept.withLock { $0.ring = nil }
+        let ring = try DeviceMemory(context, byteCount: byteCount)
+        kept.withLock { $0.ring = ring }
+        return ring
     }
 
     /// `count` events, those of the last update first.
@@ -71,11 +71,11 @@ public final class GPU: Sendable {
         kept.withLock { _ = $0.peers.insert(peer.device.index) }
     }
 
-    /// Gives slots and events back.
+    /// Gives ring and events back.
     func release() {
         let released = kept.withLock { kept in
             defer {
-                kept.slots = nil
+                kept.ring = nil
                 kept.events = []
             }
             return kept

@@ -4,22 +4,22 @@ public import CheckpointDevice
 public struct GatherExchangeStep: Sendable {
     /// The GPU's place among those of the run.
     public let index: Int
-    /// The bytes of the slot that each GPU has staged.
+    /// The bytes of the ring that each GPU has staged.
     public let shares: [Range<Int>]
-    /// The slot on each GPU.
-    public let slots: [DeviceAddress]
+    /// The ring of each GPU.
+    public let rings: [DeviceAddress]
     public let stream: CudaStream
 }
 
 /// How the shares of a bucket come to every GPU. Called by the thread of each GPU for its own part.
 public protocol GatherExchange: Sendable {
-    /// Queues the part of one GPU; when the parts of all are done, every slot is complete.
+    /// Queues the part of one GPU; when the parts of all are done, the bucket is complete in every ring.
     func queue(_ step: GatherExchangeStep) throws(DeviceError)
     /// Ends what is under way, from any thread.
     func cancel()
 }
 
-/// Copies between GPUs of one host that reach each other: each writes its share into the slots of the others.
+/// Copies between GPUs of one host that reach each other: each writes its share into the rings of the others.
 ///
 /// It needs no kernel and no communicator, and takes nothing from the engine's processors.
 public struct PeerCopies: GatherExchange {
@@ -34,11 +34,11 @@ public struct PeerCopies: GatherExchange {
         let share = step.shares[step.index]
         guard !share.isEmpty else { return }
         // Each begins with another peer, so that no GPU is written to by all at once.
-        for distance in 1..<max(1, step.slots.count) {
-            let peer = (step.index + distance) % step.slots.count
+        for distance in 1..<max(1, step.rings.count) {
+            let peer = (step.index + distance) % step.rings.count
             try step.stream.copy(
-                from: step.slots[step.index] + share.lowerBound,
-                to: step.slots[peer] + share.lowerBound, byteCount: share.count)
+                from: step.rings[step.index] + share.lowerBound,
+                to: step.rings[peer] + share.lowerBound, byteCount: share.count)
         }
     }
 

@@ -2,11 +2,11 @@ public import CheckpointDevice
 import CheckpointNative
 public import CheckpointPlan
 
-/// One delivery through the slots of several GPUs: copies from the host and between the GPUs, queued
+/// One delivery through the rings of several GPUs: copies from the host and between the GPUs, queued
 /// ahead of what the workers have taken.
 ///
 /// Each GPU has a thread that queues its work, and one more waits for buckets to be complete. A bucket
-/// is staged into a slot when every worker is done with what was there. The owner calls ``run()`` on a
+/// is staged when every worker is done with what was in its place. The owner calls ``run()`` on a
 /// thread; it returns when everything is delivered, cancelled or failed, with no copy under way.
 public final class GatherRun: Sendable {
     /// What the run is made of.
@@ -15,18 +15,18 @@ public final class GatherRun: Sendable {
         public let plan: GatherPlan
         /// The pinned file of each shard, and where its data section begins.
         public let sources: [(file: PinnedFile, dataOffset: Int)]
-        /// Slots of each GPU, in the order of `gpus`.
-        public let slots: [DeviceMemory]
+        /// The ring of each GPU, in the order of `gpus`.
+        public let rings: [DeviceMemory]
         public let exchange: any GatherExchange
 
         public init(
             gpus: [GPU], plan: GatherPlan, sources: [(file: PinnedFile, dataOffset: Int)],
-            slots: [DeviceMemory], exchange: any GatherExchange
+            rings: [DeviceMemory], exchange: any GatherExchange
         ) {
             self.gpus = gpus
             self.plan = plan
             self.sources = sources
-            self.slots = slots
+            self.rings = rings
             self.exchange = exchange
         }
     }
@@ -46,7 +46,7 @@ public final class GatherRun: Sendable {
     let state: BlockingState<State>
     private let onAvailable: @Sendable (Int) -> Void
 
-    /// `onAvailable` is called with the number of buckets that lie complete in their slots on all GPUs.
+    /// `onAvailable` is called with the number of buckets that lie complete in the rings of all GPUs.
     public init(_ job: Job, onAvailable: @escaping @Sendable (Int) -> Void) throws(DeviceError) {
         self.job = job
         self.onAvailable = onAvailable
@@ -83,7 +83,7 @@ public final class GatherRun: Sendable {
         if let failure { throw failure }
     }
 
-    /// Lets what is queued end, so that nothing touches the slots or the host's memory any more.
+    /// Lets what is queued end, so that nothing touches the rings or the host's memory any more.
     private func settle() {
         guard state.update({ $0.isStopped }) else { return }
         for gpu in job.gpus {
@@ -101,7 +101,7 @@ extension GatherRun {
         try gpu.stageStream.bindThread()
         try marks[index].begin(gpu.stageStream)
         for bucket in job.plan.buckets.indices {
-            let needed = job.plan.bucketsDone(before: bucket)
+            let needed = job.plan.buckets[bucket].doneCountNeeded
             let goesOn = state.wait { state -> Bool? in
                 if state.isStopped { return false }
                 return state.doneCount >= needed ? true : nil
@@ -117,7 +117,7 @@ extension GatherRun {
     private func stage(_ bucket: Int, _ index: Int) throws(DeviceError) {
         let stream = job.gpus[index].stageStream
         let mark = marks[index]
-        let slot = slotAddress(bucket, index)
+        let ring = job.rings[index].address
         let share = job.plan.share(index, of: job.gpus.count, in: bucket)
         try stream.record(mark.stageStart(bucket))
         for piece in job.plan.pieces(of: bucket, in: share) {
@@ -127,9 +127,9 @@ extension GatherRun {
                 let source = dataOffset + piece.sourceOffset + done
                 let count = min(piece.byteCount - done, file.runByteCount(at: source))
                 // SAFETY: the catalog was validated against the file, which `job` keeps pinned; the
-                // slot has room for the bucket, and ``run()`` outlasts the copies.
+                // ring has room for the bucket, and ``run()`` outlasts the copies.
                 try unsafe stream.copy(
-                    fromHost: file.address(at: source), to: slot + piece.slotOffset + done,
+                    fromHost: file.address(at: source), to: ring + piece.ringOffset + done,
                     byteCount: count)
                 done += count
             }
@@ -149,12 +149,8 @@ extension GatherRun {
         try job.exchange.queue(
             GatherExchangeStep(
                 index: index, shares: shares,
-                slots: job.gpus.indices.map { slotAddress(bucket, $0) }, stream: stream))
+                rings: job.rings.map(\.address), stream: stream))
         try stream.record(mark.gathered(bucket))
-    }
-
-    private func slotAddress(_ bucket: Int, _ index: Int) -> DeviceAddress {
-        job.slots[index].address + job.plan.slot(of: bucket) * job.plan.budget.slotByteCount
     }
 }
 

@@ -1,5 +1,5 @@
 import CheckpointJSON
-import CheckpointModel
+public import CheckpointModel
 
 extension CatalogMessage {
     private static let tensorCountMax = 2_000_000
@@ -143,7 +143,7 @@ extension CatalogMessage {
     }
 
     /// Frame 1: the same for all workers.
-    static func body(_ tensors: [TensorEntry]) -> [UInt8] {
+    public static func body(_ tensors: [TensorEntry]) -> [UInt8] {
         var writer = JSONWriter(capacity: tensors.count * rowByteCountTypical)
         writer.beginArray()
         for tensor in tensors { write(tensor, to: &writer) }

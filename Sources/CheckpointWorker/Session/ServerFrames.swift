@@ -5,20 +5,23 @@ struct ServerFrames {
     let memory: WorkerMemory
     let schedule: DeliverySchedule
     let tensors: [TensorEntry]
-    /// Tells when a worker has let go of its slots.
+    /// Tells when a worker has let go of its memory.
     let counters: ReferenceCounterFile?
+    /// The body of the catalog, where it is known already.
+    let knownBody: [UInt8]?
     private let byteCount: Int
     private var catalogBody: ZeroMQFrame?
     private(set) var exports: [Int: Int] = [:]
 
     init(
         memory: WorkerMemory, schedule: DeliverySchedule, tensors: [TensorEntry],
-        counters: ReferenceCounterFile?
+        counters: ReferenceCounterFile?, knownBody: [UInt8]? = nil
     ) {
         self.memory = memory
         self.schedule = schedule
         self.tensors = tensors
         self.counters = counters
+        self.knownBody = knownBody
         self.byteCount = tensors.reduce(0) { $0 + $1.range.byteCount }
     }
 
@@ -26,13 +29,13 @@ struct ServerFrames {
     /// handle in it, around the hello that ours look for.
     mutating func hello(_ hello: ServerHello, to worker: Int) throws(WorkerError) -> [[UInt8]] {
         let frames = ServerMessage.hello(hello).frames()
-        guard case .cuda(let slots) = memory, let first = frames.first else { return frames }
+        guard case .cuda(let rings) = memory, let first = frames.first else { return frames }
         let counter = try counters?.export()
         exports[worker] = counter?.slot
         return [
             KnownFrames.handle(
-                hello: first, memoryHandle: slots[worker].handle,
-                byteCount: slots[worker].slotByteCount * slots[worker].slotCount, counter: counter)
+                hello: first, memoryHandle: rings[worker].handle,
+                byteCount: rings[worker].byteCount, counter: counter)
         ]
     }
 
@@ -44,7 +47,7 @@ struct ServerFrames {
         if let known = catalogBody {
             body = known
         } else {
-            body = try ZeroMQFrame(CatalogMessage.body(tensors), table: table)
+            body = try ZeroMQFrame(knownBody ?? CatalogMessage.body(tensors), table: table)
         }
         catalogBody = body
         let header = CatalogMessage.header(
@@ -55,16 +58,11 @@ struct ServerFrames {
     mutating func dropCatalog() { catalogBody = nil }
 
     /// A message to a worker of the known protocol.
-    func known(_ message: ServerMessage, to worker: Int) throws(WorkerError) -> [UInt8] {
+    func known(_ message: ServerMessage) throws(WorkerError) -> [UInt8] {
         switch message {
-        case .bucket(let index, let first, let count):
-            let slots: WorkerSlots? =
-                if case .cuda(let slots) = memory { slots[worker] } else { nil }
-            let base = index % (slots?.slotCount ?? 1) * (slots?.slotByteCount ?? 0)
-            let rows = tensors[first..<(first + count)].map { tensor in
-                (tensor: tensor, offset: base + tensor.range.offset)
-            }
-            return try KnownFrames.tensors(rows)
+        case .bucket(_, let first, let count):
+            return try KnownFrames.tensors(
+                tensors[first..<(first + count)].map { (tensor: $0, offset: $0.range.offset) })
         case .abort(let reason): return KnownFrames.failure(reason)
         case .release, .commit, .hello, .catalog: return KnownFrames.end()
         }

@@ -22,15 +22,17 @@ public struct WorkerLink {
         public let answerGrace: Duration
         /// How long the last worker of an engine may come after the first.
         public let stragglerGrace: Duration
-        /// Tells when workers of the known protocol have let go of their slots.
+        /// Tells when workers of the known protocol have let go of their memory.
         public let counters: ReferenceCounterFile?
+        /// What ``CatalogMessage/body(_:)`` gives for the tensors, where it was made already.
+        public let catalogBody: [UInt8]?
 
         public init(
             update: String, checkpoint: String, endpoints: [WorkerEndpoint],
             memory: WorkerMemory, tensors: [TensorEntry], schedule: DeliverySchedule,
             deadline: ContinuousClock.Instant, abortGrace: Duration = .seconds(5),
             answerGrace: Duration = .seconds(5), stragglerGrace: Duration = .seconds(30),
-            counters: ReferenceCounterFile? = nil
+            counters: ReferenceCounterFile? = nil, catalogBody: [UInt8]? = nil
         ) {
             self.update = update
             self.checkpoint = checkpoint
@@ -43,6 +45,7 @@ public struct WorkerLink {
             self.answerGrace = answerGrace
             self.stragglerGrace = stragglerGrace
             self.counters = counters
+            self.catalogBody = catalogBody
         }
     }
 
@@ -110,7 +113,7 @@ public struct WorkerLink {
         self.delimiter = try ZeroMQFrame([], table: context.table)
         self.writer = ServerFrames(
             memory: configuration.memory, schedule: configuration.schedule,
-            tensors: configuration.tensors, counters: configuration.counters)
+            tensors: configuration.tensors, counters: configuration.counters, knownBody: configuration.catalogBody)
         self.session = UpdateSession(
             endpoints: configuration.endpoints, schedule: configuration.schedule,
             hello: ServerHello(
@@ -297,7 +300,7 @@ extension WorkerLink {
             case .send(let worker, .hello(let hello)):
                 try send(frames(of: writer.hello(hello, to: worker)), to: worker)
             case .send(let worker, let message) where session.isKnown(worker):
-                try send(frames(of: [writer.known(message, to: worker)]), to: worker)
+                try send(frames(of: [writer.known(message)]), to: worker)
             case .send(let worker, let message):
                 try send(frames(of: message.frames()), to: worker)
             case .sendCatalog(let worker):

@@ -49,7 +49,7 @@ struct GPUOptions: ParsableArguments {
         name: .customLong("release-gpu-memory"), inversion: .prefixedNo,
         help: Variables.help(
             "release-gpu-memory",
-            "Give slots and communicators back after each update instead of keeping them for the "
+            "Give GPU memory and communicators back after each update instead of keeping them for the "
                 + "next one (default: no)."))
     var releasesMemory: Bool?
 
