@@ -82,6 +82,12 @@ let package = Package(
                 log, nioCore, nioHTTP1,
             ]),
         library(
+            "CheckpointReference",
+            [
+                "CheckpointModel", "CheckpointJSON", "CheckpointNative", "CheckpointDevice",
+                "CheckpointWorker",
+            ]),
+        library(
             "CheckpointEngine",
             [
                 "CheckpointModel", "CheckpointNative", "CheckpointFiles", "CheckpointPlan",
@@ -99,7 +105,7 @@ let package = Package(
             dependencies: [
                 "CheckpointModel", "CheckpointJSON", "CheckpointFiles", "CheckpointPlan",
                 "CheckpointDevice", "CheckpointTransport", "CheckpointWorker", "CheckpointTrace",
-                "CheckpointEngine", "CheckpointControl",
+                "CheckpointEngine", "CheckpointControl", "CheckpointReference",
                 argumentParser, hummingbird, lifecycle, subprocess, system, log,
             ],
             path: "Sources/checkpoint-engine",
@@ -124,6 +130,12 @@ let package = Package(
         tests(
             "CheckpointWorkerTests",
             ["CheckpointWorker", "CheckpointModel", "CheckpointTesting", "CheckpointJSON"]),
+        tests(
+            "CheckpointReferenceTests",
+            [
+                "CheckpointReference", "CheckpointWorker", "CheckpointDevice", "CheckpointModel",
+                "CheckpointFiles", "CheckpointTesting", "CSimulatedCUDA",
+            ]),
         tests(
             "CheckpointEngineTests",
             [
