@@ -15,7 +15,7 @@ public actor CheckpointEngine {
     let pool: SegmentPool
     let sockets: PrivateDirectory
     let context: ZeroMQContext
-    let client = EngineClient()
+    let client: EngineClient
     /// `nil` where engines are on the CPU.
     let gpus: GPUSet?
     var entries: [CheckpointName: RegistryEntry] = [:]
@@ -54,6 +54,8 @@ public actor CheckpointEngine {
         } catch {
             throw EngineError(error)
         }
+        // Last: a client that was made has to be shut down.
+        self.client = EngineClient()
         self.configuration = configuration
         self.logger = logger
         self.history = UpdateHistory(countMax: configuration.updateHistoryCountMax)

@@ -13,10 +13,11 @@ import Glibc
 /// | `update ADDRESS` | takes an update |
 /// | `fill BYTE` | overwrites all parameters |
 /// | `verify THREADS PATH` | compares all parameters with a checkpoint; tells the bytes |
-/// | `fault KIND STEP` | the next update meets a fault: `kill`, `raise` or `hang` at `hello`, `catalog`, `bucket-3`, `release` or `commit` |
+/// | `fault KIND STEP` | the next update meets a fault: `kill`, `raise`, `pause` (2 s) or `hang` at `hello`, `catalog`, `bucket-3`, `release` or `commit` |
 /// | `memcpy BYTES` | copies so much with one plain copy; tells the seconds |
 final class ReferenceOrders {
     private static let namesMax = 5
+    private static let pauseSeconds: CUnsignedInt = 2
     /// Ends a hang that nobody ends.
     private static let hangSeconds: CUnsignedInt = 600
 
@@ -103,6 +104,7 @@ final class ReferenceOrders {
         guard let fault, fault.step == name(step) else { return }
         switch fault.kind {
         case "kill": kill(getpid(), SIGKILL)
+        case "pause": sleep(pauseSeconds)
         case "hang": sleep(hangSeconds)
         default: throw WorkerError(.workerFailed, "the worker refuses at \(fault.step)")
         }

@@ -11,6 +11,8 @@ final class ReferenceWorkerProcess: Sendable {
 
     private typealias Request = (line: String, answer: CheckedContinuation<String, Never>)
 
+    private static let endGrace = Duration.seconds(3)
+
     let rank: Int
     private let arguments: [String]
     private let requests: AsyncStream<Request>
@@ -31,9 +33,23 @@ final class ReferenceWorkerProcess: Sendable {
         (self.requests, self.continuation) = AsyncStream.makeStream(of: Request.self)
     }
 
-    /// Runs children until ``stop()``.
+    /// Runs children until ``stop()``, or until the task is cancelled. A child ends by itself then, so
+    /// that it cleans up, and is killed when it does not.
     func run() async throws {
         defer { refuseAll() }
+        let children = Task { try await runChildren() }
+        try await withTaskCancellationHandler {
+            try await children.value
+        } onCancel: {
+            stop()
+            Task {
+                try? await Task.sleep(for: Self.endGrace)
+                children.cancel()
+            }
+        }
+    }
+
+    private func runChildren() async throws {
         // A child's end is noticed by a request, so that one that cannot start is not tried in a loop.
         while !isStopped.load(ordering: .acquiring), !Task.isCancelled { try await runChild() }
     }
