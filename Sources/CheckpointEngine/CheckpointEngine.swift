@@ -61,6 +61,9 @@ public actor CheckpointEngine {
         self.history = UpdateHistory(countMax: configuration.updateHistoryCountMax)
     }
 
+    /// How many GPUs this process sees; `nil` where engines are on the CPU.
+    public nonisolated var gpuCount: Int? { gpus?.gpus.count }
+
     /// The checkpoints by name.
     public func checkpoints() -> [CheckpointSummary] {
         entries.values.map(\.summary).sorted { $0.name < $1.name }
