@@ -1,6 +1,6 @@
 public import CheckpointModel
 
-/// The tensors of known models, as their checkpoints have them. `Benchmarks/shapes.py` has the same.
+/// The tensors of known models, as their checkpoints have them. `Benchmarks/shapes.py` has the same ones.
 public struct ModelShapes: Sendable {
     public struct Tensor: Hashable, Sendable {
         public let name: String
@@ -20,6 +20,8 @@ public struct ModelShapes: Sendable {
         case qwen3Dense = "qwen3-32b"
         case qwen3Mixture = "qwen3-30b-a3b"
         case deepSeek = "deepseek-v3-fp8"
+        /// Nobody's: for a quick try.
+        case small
 
         /// Decoder layers of the real model.
         public var layerCount: Int {
@@ -27,6 +29,7 @@ public struct ModelShapes: Sendable {
             case .qwen3Dense: 64
             case .qwen3Mixture: 48
             case .deepSeek: 61
+            case .small: 8
             }
         }
 
@@ -35,10 +38,17 @@ public struct ModelShapes: Sendable {
             case .qwen3Dense: 5120
             case .qwen3Mixture: 2048
             case .deepSeek: 7168
+            case .small: 1024
             }
         }
 
-        private var vocabulary: Int { self == .deepSeek ? 129_280 : 151_936 }
+        private var vocabulary: Int {
+            switch self {
+            case .qwen3Dense, .qwen3Mixture: 151_936
+            case .deepSeek: 129_280
+            case .small: 16_384
+            }
+        }
 
         private func layer(_ index: Int) -> [Tensor] {
             let norms = ["input_layernorm.weight", "post_attention_layernorm.weight"].map {
@@ -56,6 +66,9 @@ public struct ModelShapes: Sendable {
                     }
             case .deepSeek:
                 return norms + ModelShapes.deepSeekLayer(index, hidden)
+            case .small:
+                return norms + ModelShapes.attention(hidden, heads: 8, keyHeads: 2)
+                    + ModelShapes.perceptron("mlp", hidden, 3072)
             }
         }
 

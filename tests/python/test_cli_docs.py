@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 BINARY = os.environ.get(
     "CHECKPOINT_ENGINE_BIN", str(REPOSITORY / ".build/release/checkpoint-engine")
 )
-SUBCOMMANDS = ["update", "serve", "inspect", "doctor", "demo"]
+SUBCOMMANDS = ["update", "serve", "inspect", "doctor", "demo", "bench"]
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")
 COMMON = {"help", "version"}
 

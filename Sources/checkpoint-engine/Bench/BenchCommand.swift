@@ -30,15 +30,15 @@ struct BenchCommand: AsyncParsableCommand {
 
             A short run without a GPU:
 
-              checkpoint-engine bench --model qwen3-32b --layers 1 --device host
+              checkpoint-engine bench --model small --device host
             """)
 
     @Option(
         name: .customLong("model"),
         help: Variables.help(
             "model",
-            "The model whose shapes are used: qwen3-32b (the default), qwen3-30b-a3b or "
-                + "deepseek-v3-fp8.", "model"))
+            "The model whose shapes are used: qwen3-32b (the default), qwen3-30b-a3b, "
+                + "deepseek-v3-fp8, or small, 0.3 GB for a quick try.", "model"))
     var model: ModelShapes.Model?
 
     @Option(

@@ -25,6 +25,8 @@ struct BenchResult: Encodable, Sendable {
     let tensors: Int
     let files: Int
     let bytes: Int
+    /// Bytes of files in shared memory that were used in place.
+    let inPlaceBytes: Int
     let seed: UInt64
     /// `cuda` or `host`.
     let device: String
@@ -53,6 +55,7 @@ struct BenchResult: Encodable, Sendable {
         case tensorParallel = "tensor_parallel"
         case dataParallel = "data_parallel"
         case verifiedBytes = "verified_bytes"
+        case inPlaceBytes = "in_place_bytes"
     }
 
     init(
@@ -68,6 +71,7 @@ struct BenchResult: Encodable, Sendable {
         tensors = checkpoint.tensors
         files = checkpoint.files
         self.bytes = bytes
+        inPlaceBytes = checkpoint.inPlaceBytes
         seed = order.seed
         self.device = device
         tensorParallel = order.tensorParallel
@@ -100,7 +104,10 @@ struct BenchResult: Encodable, Sendable {
 extension BenchResult {
     /// What standard output gets.
     var text: String {
-        var rows = [["step", "seconds", "GB/s"], row("register", registration)]
+        var rows = [["step", "seconds", "GB/s"]]
+        // Files in shared memory are used where they lie: without GPUs nothing is moved.
+        let isMoved = device != "host" || inPlaceBytes == 0
+        rows.append(row("register", registration, hasRate: isMoved))
         rows.append(row("first update", first))
         if let median { rows.append(row("later updates, median", median)) }
         if let best { rows.append(row("later updates, best", best)) }
@@ -112,19 +119,20 @@ extension BenchResult {
     }
 
     private var heading: String {
-        "\(model), \(layers) layers: \(tensors) tensors, \(TextFormat.bytes(bytes)) in \(files) "
-            + "files; \(dataParallel) \(dataParallel == 1 ? "engine" : "engines") of "
-            + "\(tensorParallel) workers on \(device)"
+        "\(model), \(TextFormat.count(layers, "layer")): "
+            + "\(TextFormat.count(tensors, "tensor")), \(TextFormat.bytes(bytes)) in "
+            + "\(TextFormat.count(files, "file")); \(TextFormat.count(dataParallel, "engine")) of "
+            + "\(TextFormat.count(tensorParallel, "worker")) on \(device)"
     }
 
     private var ending: String {
         var lines: [String] = []
         if let ring {
             lines.append(
-                "ring: \(TextFormat.bytes(ring.bytes)) on each GPU, \(buckets) buckets of up to "
-                    + TextFormat.bytes(ring.bucketBytes))
+                "ring: \(TextFormat.bytes(ring.bytes)) on each GPU, filled in "
+                    + "\(TextFormat.count(buckets, "bucket")) of \(TextFormat.bytes(ring.bucketBytes))")
         } else {
-            lines.append("\(buckets) buckets")
+            lines.append(TextFormat.count(buckets, "bucket"))
         }
         lines.append(
             verifiedBytes.map {
@@ -133,7 +141,10 @@ extension BenchResult {
         return lines.joined(separator: "\n") + "\n"
     }
 
-    private func row(_ name: String, _ timing: Timing) -> [String] {
-        [name, TextFormat.fixed(timing.seconds, 4), TextFormat.fixed(timing.gbPerSecond, 2)]
+    private func row(_ name: String, _ timing: Timing, hasRate: Bool = true) -> [String] {
+        [
+            name, TextFormat.fixed(timing.seconds, 4),
+            hasRate ? TextFormat.fixed(timing.gbPerSecond, 2) : "",
+        ]
     }
 }

@@ -108,7 +108,7 @@ extension BenchRun {
     }
 
     private func write(_ tensors: [ModelShapes.Tensor]) async throws -> BenchFiles {
-        display.begin("write", "\(order.model.rawValue), \(order.layers) layers, to \(files)")
+        display.begin("write", "\(order.model.rawValue), \(TextFormat.count(order.layers, "layer")), to \(files)")
         let display = display
         let start = ContinuousClock.now
         let written = try await SyntheticCheckpoint.make(
@@ -116,7 +116,8 @@ extension BenchRun {
         ) { display.report($0, $1) }
         let seconds = start.duration(to: .now) / .seconds(1)
         display.note(
-            "\(TextFormat.bytes(written.byteCount)) in \(written.paths.count) files, "
+            "\(TextFormat.bytes(written.byteCount)) in "
+                + "\(TextFormat.count(written.paths.count, "file")), "
                 + "\(TextFormat.fixed(seconds, 2)) s")
         return BenchFiles(directory: files, count: written.paths.count)
     }
@@ -201,7 +202,7 @@ extension BenchRun {
     private func verify(_ workers: [ReferenceWorkerProcess], _ written: BenchFiles) async throws
         -> Int
     {
-        display.begin("verify", "\(workers.count) workers")
+        display.begin("verify", TextFormat.count(workers.count, "worker"))
         let start = ContinuousClock.now
         let threads = max(1, Self.coreCount / workers.count)
         let counts = try await ask(workers, "verify \(threads) \(written.directory)")

@@ -24,6 +24,11 @@ enum TextFormat {
         return unit == 0 ? "\(count) bytes" : "\(fixed(value, 2)) \(units[unit])"
     }
 
+    /// `1 file`, `2 files`.
+    static func count(_ count: Int, _ noun: String) -> String {
+        "\(count) \(noun)\(count == 1 ? "" : "s")"
+    }
+
     /// Bytes in a second, in GB/s; empty where it would mean nothing.
     static func rate(_ bytes: Int, _ seconds: Double) -> String {
         guard bytes > 0, seconds > 0 else { return "" }
