@@ -6,13 +6,10 @@ import json
 import re
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from daemon import Folders, Program, run, wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SMALL = ["bench", "--model", "small", "--layers", "1", "--updates", "3", "--bucket-size", "16MiB"]
 # Of the model small with one layer.
@@ -25,9 +22,9 @@ def flags(folders: Folders) -> list[str]:
 
 
 @pytest.fixture(params=["cuda", "host"])
-def device(request: pytest.FixtureRequest, cuda_library: str) -> Iterator[list[str]]:
+def device(request: pytest.FixtureRequest, cuda_library: str) -> list[str]:
     found = ["--device", request.param]
-    yield found + (["--cuda-library", cuda_library] if request.param == "cuda" else [])
+    return found + (["--cuda-library", cuda_library] if request.param == "cuda" else [])
 
 
 def figures(path: Path) -> Any:

@@ -130,7 +130,8 @@ extension BenchResult {
         if let ring {
             lines.append(
                 "ring: \(TextFormat.bytes(ring.bytes)) on each GPU, filled in "
-                    + "\(TextFormat.count(buckets, "bucket")) of \(TextFormat.bytes(ring.bucketBytes))")
+                    + "\(TextFormat.count(buckets, "bucket")) of "
+                    + TextFormat.bytes(ring.bucketBytes))
         } else {
             lines.append(TextFormat.count(buckets, "bucket"))
         }

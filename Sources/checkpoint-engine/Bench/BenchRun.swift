@@ -108,7 +108,8 @@ extension BenchRun {
     }
 
     private func write(_ tensors: [ModelShapes.Tensor]) async throws -> BenchFiles {
-        display.begin("write", "\(order.model.rawValue), \(TextFormat.count(order.layers, "layer")), to \(files)")
+        let layers = TextFormat.count(order.layers, "layer")
+        display.begin("write", "\(order.model.rawValue), \(layers), to \(files)")
         let display = display
         let start = ContinuousClock.now
         let written = try await SyntheticCheckpoint.make(
