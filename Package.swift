@@ -81,12 +81,13 @@ let package = Package(
                 "CNative", "CheckpointNative", "CheckpointModel", "CheckpointJSON", httpClient,
                 log, nioCore, nioHTTP1,
             ]),
+        library("CheckpointHosts", ["CheckpointJSON", nioCore, nioPosix]),
         library(
             "CheckpointEngine",
             [
                 "CheckpointModel", "CheckpointNative", "CheckpointFiles", "CheckpointPlan",
                 "CheckpointDevice", "CheckpointTransport", "CheckpointWorker", "CheckpointTrace",
-                log,
+                "CheckpointHosts", "CheckpointJSON", log,
             ]),
         library(
             "CheckpointControl",
@@ -110,6 +111,7 @@ let package = Package(
         tests("CheckpointJSONTests", ["CheckpointJSON", "CheckpointTesting"]),
         tests(
             "CheckpointFilesTests", ["CheckpointFiles", "CheckpointModel", "CheckpointTesting"]),
+        tests("CheckpointHostsTests", ["CheckpointHosts"]),
         tests("CheckpointTraceTests", ["CheckpointTrace", "CheckpointJSON"]),
         tests(
             "CheckpointTransportTests",

@@ -22,7 +22,7 @@ extension CheckpointEngine {
             deadline: .now + .seconds(request.timeoutSeconds),
             resetsPrefixCache: request.resetsPrefixCache, socketDirectory: sockets.path,
             context: context, client: client, signal: try makeSignal(), record: record,
-            gpus: gpus, gpuConfiguration: configuration.gpu,
+            gpus: gpus, exchanges: exchanges, gpuConfiguration: configuration.gpu,
             slotByteCountMax: configuration.bucketByteCountMax)
         entries[name]?.runningUpdate = record.id
         history.append(record)

@@ -18,6 +18,7 @@ public actor CheckpointEngine {
     let client = EngineClient()
     /// `nil` where engines are on the CPU.
     let gpus: GPUSet?
+    let exchanges: ExchangeCache
     var entries: [CheckpointName: RegistryEntry] = [:]
     var gathered = MetasDocument(ranks: [:])
     var history: UpdateHistory
@@ -54,6 +55,7 @@ public actor CheckpointEngine {
         } catch {
             throw EngineError(error)
         }
+        self.exchanges = ExchangeCache(ncclLibraryNames: configuration.gpu.ncclLibraryNames)
         self.configuration = configuration
         self.logger = logger
         self.history = UpdateHistory(countMax: configuration.updateHistoryCountMax)
@@ -65,7 +67,10 @@ public actor CheckpointEngine {
     }
 
     /// Gives the device memory that is kept between updates back; pinned host memory stays.
-    public func releaseGPUMemory() { gpus?.releaseMemory() }
+    public func releaseGPUMemory() {
+        exchanges.removeAll()
+        gpus?.releaseMemory()
+    }
 
     public func checkpoint(_ name: CheckpointName) throws(EngineError) -> CheckpointSummary {
         try entry(name).summary
@@ -102,7 +107,7 @@ public actor CheckpointEngine {
         for entry in entries.values { removeConsumed(entry) }
         entries = [:]
         gpus?.pinned.dropAll()
-        gpus?.releaseMemory()
+        releaseGPUMemory()
         pool.close()
         sockets.remove()
         await client.shutDown()

@@ -27,7 +27,10 @@ extension UpdateJob {
                     : "there is no GPU \(taken): the daemon sees \(set.gpus.count), numbered from 0")
         }
         var releases = gpuConfiguration.releasesMemory
-        defer { set.giveBack(all, releasesMemory: releases) }
+        defer {
+            set.giveBack(all, releasesMemory: releases)
+            if releases { exchanges.removeAll() }
+        }
         do {
             try await gather(ranks, set)
         } catch {
@@ -44,13 +47,21 @@ extension UpdateJob {
             () throws(DeviceError) in
             let delivery = try GatherDelivery(
                 registered, gpus: gpus, slotByteCountMax: slotByteCountMax
-            ) { gpus throws(DeviceError) in try PeerCopies(gpus) }
+            ) { gpus throws(DeviceError) in try exchange(gpus) }
             let run = try GatherRun(delivery.job) { [signal] in signal.available($0) }
             return (delivery, run)
         }
         record.describe(delivery)
         let gather = RunningGather(delivery: delivery, run: run, counters: counters)
         try await deliver(gather, endpoints: endpoints(ranks, set))
+    }
+
+    /// How the GPUs of this host exchange what each has copied.
+    private func exchange(_ gpus: [GPU]) throws(DeviceError) -> any GatherExchange {
+        switch gpuConfiguration.exchange {
+        case .peer: try exchanges.peerCopies(gpus)
+        case .nccl: try exchanges.nccl(gpus, deadline: deadline)
+        }
     }
 
     /// Runs copies and link side by side: the failure of one ends the other.

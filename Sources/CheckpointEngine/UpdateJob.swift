@@ -20,6 +20,7 @@ struct UpdateJob: Sendable {
     let record: UpdateRecord
     /// `nil` where engines are on the CPU.
     let gpus: GPUSet?
+    let exchanges: ExchangeCache
     let gpuConfiguration: GPUConfiguration
     let slotByteCountMax: Int
 
