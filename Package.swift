@@ -100,7 +100,7 @@ let package = Package(
             dependencies: [
                 "CheckpointModel", "CheckpointJSON", "CheckpointFiles", "CheckpointPlan",
                 "CheckpointDevice", "CheckpointTransport", "CheckpointWorker", "CheckpointTrace",
-                "CheckpointEngine", "CheckpointControl",
+                "CheckpointHosts", "CheckpointEngine", "CheckpointControl",
                 argumentParser, hummingbird, lifecycle, subprocess, system, log,
             ],
             path: "Sources/checkpoint-engine",

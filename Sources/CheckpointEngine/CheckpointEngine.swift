@@ -1,4 +1,5 @@
 import CheckpointDevice
+import CheckpointHosts
 public import CheckpointModel
 import CheckpointPlan
 import CheckpointTransport
@@ -19,6 +20,8 @@ public actor CheckpointEngine {
     /// `nil` where engines are on the CPU.
     let gpus: GPUSet?
     let exchanges: ExchangeCache
+    /// `nil` where this host updates alone.
+    let hosts: HostGroup?
     var entries: [CheckpointName: RegistryEntry] = [:]
     var gathered = MetasDocument(ranks: [:])
     var history: UpdateHistory
@@ -43,6 +46,13 @@ public actor CheckpointEngine {
         } catch {
             throw EngineError(error)
         }
+        do throws(HostError) {
+            self.hosts = try configuration.hosts.map { hosts throws(HostError) in
+                try HostGroup(hosts)
+            }
+        } catch {
+            throw EngineError(error)
+        }
         do throws(DeviceError) {
             let gpus = try GPUSet.open(configuration.gpu, logger)
             self.gpus = gpus
@@ -59,6 +69,18 @@ public actor CheckpointEngine {
         self.configuration = configuration
         self.logger = logger
         self.history = UpdateHistory(countMax: configuration.updateHistoryCountMax)
+    }
+
+    /// Begins to look for the other hosts, if there are any; to be called once, before updates.
+    public func joinHosts() async throws(EngineError) {
+        guard let hosts else { return }
+        guard gpus != nil else {
+            throw EngineError(
+                .invalidArgument,
+                "several hosts update together on GPUs only; leave out --rendezvous for engines on "
+                    + "the CPU, each host updates its own")
+        }
+        do throws(HostError) { try await hosts.start() } catch { throw EngineError(error) }
     }
 
     /// The checkpoints by name.
@@ -110,6 +132,7 @@ public actor CheckpointEngine {
         releaseGPUMemory()
         pool.close()
         sockets.remove()
+        await hosts?.close()
         await client.shutDown()
     }
 

@@ -4,6 +4,7 @@ import Synchronization
 /// The exchanges between GPUs that are kept from update to update: a communicator is expensive to make.
 public final class ExchangeCache: Sendable {
     private let ncclLibraryNames: [String]
+    private let rails = Mutex<(gpus: [Int], rails: HostRails)?>(nil)
     private let kept = Mutex<[[Int]: NcclBroadcasts]>([:])
 
     /// Opens NCCL, by one of these names, when it is first asked for.
@@ -25,6 +26,20 @@ public final class ExchangeCache: Sendable {
         return made
     }
 
+    /// The rails of the last update with other hosts, if they are those of `gpus`.
+    public func rails(_ gpus: [GPU]) -> HostRails? {
+        rails.withLock { known in
+            guard let known, known.gpus == gpus.map(\.device.index), known.rails.isUsable else {
+                return nil
+            }
+            return known.rails
+        }
+    }
+
+    public func keep(_ made: HostRails, _ gpus: [GPU]) {
+        rails.withLock { $0 = (gpus.map(\.device.index), made) }
+    }
+
     /// NCCL's functions.
     public func table() throws(DeviceError) -> NcclTable {
         try NcclTable(libraryNames: ncclLibraryNames)
@@ -37,5 +52,10 @@ public final class ExchangeCache: Sendable {
             return kept
         }
         _ = removed
+        let left = rails.withLock { rails in
+            defer { rails = nil }
+            return rails
+        }
+        _ = left
     }
 }

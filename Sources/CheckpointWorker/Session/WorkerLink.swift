@@ -151,6 +151,7 @@ extension WorkerLink {
             observer.linkProgressed(
                 session.progress, touchesWeights: session.hasTouchedWeights,
                 doneCount: session.doneCount)
+            if let stage = session.waitsAt { observer.linkWaits(at: stage) }
         }
         if let failure = session.failure { throw failure }
     }
@@ -167,6 +168,7 @@ extension WorkerLink {
         for event in signal.take() {
             switch event {
             case .fail(let error): try perform(session.fail(error))
+            case .permit(let stage): try perform(session.permit(stage, at: .now))
             case .available(let count): try perform(session.available(count))
             case .engineAnswered(let engine):
                 answers[engine] = ContinuousClock.now + configuration.answerGrace

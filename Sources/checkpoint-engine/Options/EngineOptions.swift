@@ -49,6 +49,8 @@ struct EngineOptions: ParsableArguments {
 
     @OptionGroup var gpuOptions: GPUOptions
 
+    @OptionGroup var hostOptions: HostOptions
+
     func configuration(_ variables: Variables) throws -> EngineConfiguration {
         let bucket = try variables.value(bucketSize, "bucket-size")?.byteCount
         return EngineConfiguration(
@@ -60,7 +62,8 @@ struct EngineOptions: ParsableArguments {
             readThreadCount: try variables.value(readThreads, "read-threads")?.count,
             bucketByteCountMax: bucket ?? EngineConfiguration.bucketByteCountDefault,
             zeroMQLibraryNames: try zeroMQOptions.libraryNames(variables),
-            gpu: try gpuOptions.configuration(variables))
+            gpu: try gpuOptions.configuration(variables),
+            hosts: try hostOptions.configuration(variables))
     }
 
     /// Workers open paths below it, so it has to be absolute.
