@@ -66,6 +66,7 @@ public actor CheckpointEngine {
             throw EngineError(error)
         }
         self.exchanges = ExchangeCache(ncclLibraryNames: configuration.gpu.ncclLibraryNames)
+        ReferenceCounterFile.sweep()
         self.configuration = configuration
         self.logger = logger
         self.history = UpdateHistory(countMax: configuration.updateHistoryCountMax)

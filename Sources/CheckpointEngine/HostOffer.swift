@@ -21,7 +21,8 @@ struct HostOffer {
                 ("nonce", .string(nonce)), ("digest", .string(digest)),
                 ("union", .string(unionKey)), ("gpus", .integer(gpuCount)),
                 ("free", .integer(freeByteCount)), ("rails", .string(rails)),
-            ])).encoded()
+            ])
+        ).encoded()
     }
 
     init(
@@ -38,7 +39,8 @@ struct HostOffer {
 
     init(_ bytes: [UInt8], host: Int) throws(EngineError) {
         do throws(JSONError) {
-            let limits = JSONLimits(byteCountMax: 64 << 10, depthMax: 2, stringByteCountMax: 32 << 10)
+            let limits = JSONLimits(
+                byteCountMax: 64 << 10, depthMax: 2, stringByteCountMax: 32 << 10)
             guard case .object(let object) = try JSONValue.parse(bytes, limits: limits) else {
                 throw JSONError(.unexpectedKind, "it is no object", at: 0)
             }

@@ -25,7 +25,8 @@ extension UpdateJob {
                 .busy,
                 set.gpus.indices.contains(taken)
                     ? "\(set.gpus[taken].device) is in use by another update"
-                    : "there is no GPU \(taken): the daemon sees \(set.gpus.count), numbered from 0")
+                    : "there is no GPU \(taken): the daemon sees \(set.gpus.count), numbered from 0"
+            )
         }
         var releases = gpuConfiguration.releasesMemory
         defer {

@@ -66,7 +66,8 @@ final class HostChannelHandler: ChannelInboundHandler {
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         if let idle = event as? IdleStateHandler.IdleStateEvent, idle == .read {
-            reason = "nothing came from it for \(HostChannels.silenceMax.nanoseconds / 1_000_000_000) s"
+            let seconds = HostChannels.silenceMax.nanoseconds / 1_000_000_000
+            reason = "nothing came from it for \(seconds) s"
             context.close(promise: nil)
         }
     }

@@ -85,7 +85,9 @@ extension HostMessage {
         let header = JSONValue.object(JSONObject(fields)).encoded()
         var frame: [UInt8] = []
         frame.reserveCapacity(Self.lengthByteCount + header.count + payload.count)
-        for shift in [24, 16, 8, 0] { frame.append(UInt8(truncatingIfNeeded: header.count >> shift)) }
+        for shift in [24, 16, 8, 0] {
+            frame.append(UInt8(truncatingIfNeeded: header.count >> shift))
+        }
         frame += header
         frame += payload
         return frame

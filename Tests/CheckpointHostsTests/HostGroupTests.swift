@@ -122,10 +122,11 @@ struct HostGroupTests {
         for message in messages { #expect(try HostMessage(frame: message.frame()) == message) }
     }
 
-    @Test(arguments: [
-        [], [0, 0, 0], [0, 0, 0, 9, 1], Array("\0\0\0\u{2}{}".utf8),
-        Array("\0\0\0\u{10}{\"type\":\"other\"}".utf8),
-    ] as [[UInt8]])
+    @Test(
+        arguments: [
+            [], [0, 0, 0], [0, 0, 0, 9, 1], Array("\0\0\0\u{2}{}".utf8),
+            Array("\0\0\0\u{10}{\"type\":\"other\"}".utf8),
+        ] as [[UInt8]])
     func otherFramesAreRefused(_ frame: [UInt8]) {
         #expect(throws: HostError.self) { try HostMessage(frame: frame) }
     }

@@ -36,7 +36,8 @@ extension GatherRun {
                             gpu: gpu, bucket: bucket, stage: .stage, start: start, end: end,
                             byteCount: staged))
                 }
-                if job.gpus.count > 1 || job.railCount > 0, let start = mark.time(of: mark.gatherStart(bucket)),
+                if job.gpus.count > 1 || job.railCount > 0,
+                    let start = mark.time(of: mark.gatherStart(bucket)),
                     let end = mark.time(of: mark.gathered(bucket))
                 {
                     spans.append(

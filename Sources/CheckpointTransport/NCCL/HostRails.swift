@@ -1,6 +1,5 @@
 public import CheckpointDevice
 
-
 /// The exchange of several hosts: GPU `i` of each host is on rail `i`. What only one host has goes over
 /// the rails, each of which carries a share of it, and from there to the other GPUs of each host by peer
 /// copies; what every host has does not leave it.

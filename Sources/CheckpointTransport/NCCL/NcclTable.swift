@@ -68,6 +68,7 @@ public struct NcclTable: @unchecked Sendable {
             unsafe raw.ncclGetLastError(communicator).map { unsafe String(cString: $0) } ?? ""
         throw DeviceError(
             .deviceFailed,
-            "cannot \(what): \(call) failed with \(text) (\(code))\(last.isEmpty ? "" : ", " + last)")
+            "cannot \(what): \(call) failed with \(text) (\(code))\(last.isEmpty ? "" : ", " + last)"
+        )
     }
 }

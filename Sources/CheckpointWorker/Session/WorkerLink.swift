@@ -113,7 +113,8 @@ public struct WorkerLink {
         self.delimiter = try ZeroMQFrame([], table: context.table)
         self.writer = ServerFrames(
             memory: configuration.memory, schedule: configuration.schedule,
-            tensors: configuration.tensors, counters: configuration.counters, knownBody: configuration.catalogBody)
+            tensors: configuration.tensors, counters: configuration.counters,
+            knownBody: configuration.catalogBody)
         self.session = UpdateSession(
             endpoints: configuration.endpoints, schedule: configuration.schedule,
             hello: ServerHello(

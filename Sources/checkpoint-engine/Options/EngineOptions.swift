@@ -7,8 +7,8 @@ struct EngineOptions: ParsableArguments {
         name: .customLong("bucket-size"),
         help: Variables.help(
             "bucket-size",
-            "The most bytes that a worker loads at once, for example 512MiB (the default); on GPUs "
-                + "the size of a slot, of which there are two.",
+            "The most bytes that a worker loads at once, for example 512MiB (the default); on "
+                + "GPUs half of the memory that buckets follow one another in.",
             "bytes"))
     var bucketSize: ByteCountValue?
 

@@ -33,7 +33,8 @@ struct HostOptions: ParsableArguments {
         help: Variables.help(
             "rendezvous-token-file",
             "A file with a token that the daemons of all hosts have to know; it is needed "
-                + "where the rendezvous is not on loopback.", "file"),
+                + "where the rendezvous is not on loopback. Under torchrun the id of the run stands "
+                + "for it, which keeps other runs out, but nobody who wants to get in.", "file"),
         completion: .file())
     var tokenFile: PathValue?
 
