@@ -198,7 +198,7 @@ def test_a_host_that_does_not_come_is_named(hosts, checkpoints):
 
 
 def test_another_plan_is_refused(hosts, checkpoints):
-    hosts[1].restart("--bucket-size", "1MiB")
+    hosts[1].restart("--bucket-size", "512MiB")
     for host in hosts:
         assert host.daemon.register("whole", checkpoints[0]).status == 200
     for answer in update_all(hosts, "whole"):
