@@ -45,6 +45,9 @@ _MODELS = (
 # For these the weights of experts stay as they are loaded; others shuffle or swap them.
 _MOE_BACKENDS = ("TRITON", "BATCHED_TRITON")
 
+# Attributes of parameters that may be given back to them.
+_PLAIN = (bool, int, float, str, type(None))
+
 
 def new_reload(worker: Any) -> LayerwiseReload | InPlaceLoad:
     """The fastest way that is right for the model of ``worker``: see ``obstacle``."""
@@ -76,6 +79,7 @@ class InPlaceLoad:
         from vllm.config import set_current_vllm_config
 
         if not self._accounts:
+            _restore_attributes(self._model)
             self._accounts = _accounts(self._model)
             warn_of_draft_model(self._worker)
         with set_current_vllm_config(self._worker.vllm_config), torch.no_grad():
@@ -123,8 +127,9 @@ def obstacle(worker: Any) -> str | None:
     It is right when what the kernels read is what the loader writes: the model is one of those
     whose ``load_weights`` only calls loaders of parameters, nothing is quantised, every layer that
     vLLM processes after a load has exactly the class whose processing changes nothing on CUDA
-    (linear, embedding, experts of a Triton backend), every parameter still has the form and the
-    attributes that vLLM noted when it made the model, and no tensor lies elsewhere than on the
+    (linear, embedding, experts of a Triton backend), every parameter still has the form that
+    vLLM noted when it made the model, has its loader, and has lost no attribute but plain values,
+    which are given back, and no tensor lies elsewhere than on the
     device or stands for two (tied embeddings, redundant experts, LoRA). Subclasses count as
     unknown, and so does everything that a later vLLM adds.
     """
@@ -202,7 +207,9 @@ def _obstacle_in_tensors(layer: torch.nn.Module, device: torch.device) -> str | 
     for name, tensor in own.items():
         if tensor.device != device or getattr(tensor, "_vllm_is_uva_offloaded", False):
             return f"{name} does not lie on {device}"
-    for name, made in {**noted, **noted_buffers}.items():
+    fleeting = layer._non_persistent_buffers_set  # noqa: SLF001
+    kept = {name: made for name, made in noted_buffers.items() if name not in fleeting}
+    for name, made in {**noted, **kept}.items():
         tensor = getattr(layer, name, None)
         if tensor is None or not _has_form(tensor, made):
             return f"{name} is not as it was made"
@@ -215,8 +222,25 @@ def _has_form(tensor: torch.Tensor, made: torch.Tensor) -> bool:
         and tensor.shape == made.shape
         and tensor.dtype == made.dtype
         and tensor.stride() == made.stride()
-        and vars(tensor).keys() >= vars(made).keys()
+        and all(isinstance(value, _PLAIN) for value in _lost_attributes(tensor, made).values())
     )
+
+
+def _lost_attributes(tensor: torch.Tensor, made: torch.Tensor) -> dict[str, object]:
+    return {key: value for key, value in vars(made).items() if key not in vars(tensor)}
+
+
+def _restore_attributes(model: torch.nn.Module) -> None:
+    """Gives parameters what their loaders may ask for, and vLLM 0.26 takes away with a load."""
+    from vllm.model_executor.model_loader.reload import layerwise
+
+    for layer in model.modules():
+        info = layerwise.LAYERWISE_INFO.get(layer)
+        noted = {} if info is None else info.restore_metadata[0]
+        for name, made in noted.items():
+            parameter = getattr(layer, name)
+            for key, value in _lost_attributes(parameter, made).items():
+                setattr(parameter, key, value)
 
 
 # What arrived

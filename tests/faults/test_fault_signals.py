@@ -140,6 +140,7 @@ def test_daemon_is_stopped_while_it_delivers(
     update = Background(daemon, engine)
     assert engine.workers[0].paused.wait(10)
     daemon.program.send(number)
+    daemon.program.read_log_until("Stopping")
     engine.workers[0].resumed.set()
     # The client that waits is told before the server goes.
     update.answer().check_failure(503, "cancelled", "stopping")
