@@ -11,7 +11,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,15 +120,9 @@ class Program:
 
     def read_until(self, words: str) -> None:
         """Reads its standard output up to a line with ``words``."""
-        self._read_until(self._process.stdout, words)
-
-    def read_log_until(self, words: str) -> None:
-        """Reads its standard error, where the log goes, up to a line with ``words``."""
-        self._read_until(self._process.stderr, words)
-
-    def _read_until(self, stream: IO[str] | None, words: str) -> None:
-        assert stream is not None
-        for line in stream:
+        output = self._process.stdout
+        assert output is not None
+        for line in output:
             if words in line:
                 return
         raise AssertionError(f"{words!r} was not printed")
