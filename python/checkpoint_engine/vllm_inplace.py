@@ -7,16 +7,13 @@ needs no copy of buckets.
 
 from __future__ import annotations
 
-import functools
-import inspect
 import logging
 import os
 from typing import TYPE_CHECKING, Any
 
+from .vllm_accounts import close_accounts, open_accounts
 from .vllm_reload import (
     LayerwiseReload,
-    check_elements,
-    check_experts,
     has_tied_head,
     open_layers,
     reset_derived_state,
@@ -24,9 +21,9 @@ from .vllm_reload import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import torch
+
+    from .vllm_accounts import Account
 
 _logger = logging.getLogger(__name__)
 
@@ -70,7 +67,7 @@ class InPlaceLoad:
     def __init__(self, worker: Any) -> None:
         self._worker = worker
         self._model: torch.nn.Module = worker.get_model()
-        self._accounts: list[_LinearAccount | _ExpertAccount] = []
+        self._accounts: list[Account] = []
         self._loaded: set[str] | None = set()
 
     def load(self, tensors: list[tuple[str, torch.Tensor]]) -> None:
@@ -80,7 +77,7 @@ class InPlaceLoad:
 
         if not self._accounts:
             _restore_attributes(self._model)
-            self._accounts = _accounts(self._model)
+            self._accounts = open_accounts(self._model)
             warn_of_draft_model(self._worker)
         with set_current_vllm_config(self._worker.vllm_config), torch.no_grad():
             loaded: Any = self._model.load_weights(iter(tensors))
@@ -96,7 +93,7 @@ class InPlaceLoad:
         from vllm.model_executor.layers.attention import Attention
 
         accounts, self._accounts = self._accounts, []
-        _end(accounts)
+        close_accounts(accounts)
         for account in accounts:
             account.check()
         self._warn_of_missing()
@@ -111,7 +108,7 @@ class InPlaceLoad:
     def discard(self) -> None:
         """Gives the parameters their own loaders back."""
         accounts, self._accounts = self._accounts, []
-        _end(accounts)
+        close_accounts(accounts)
 
     def _warn_of_missing(self) -> None:
         if self._loaded is None:
@@ -241,132 +238,3 @@ def _restore_attributes(model: torch.nn.Module) -> None:
             parameter = getattr(layer, name)
             for key, value in _lost_attributes(parameter, made).items():
                 setattr(parameter, key, value)
-
-
-# What arrived
-
-
-class _Account:
-    """Watches the loaders of the parameters of one layer until ``end``."""
-
-    def __init__(self, name: str, layer: torch.nn.Module) -> None:
-        self._name = name
-        self._layer = layer
-        self._watched: list[tuple[Any, Callable[..., object]]] = []
-        for parameter_name, parameter in layer.named_parameters(recurse=False):
-            loader = getattr(parameter, "weight_loader", None)
-            if loader is not None:
-                self._watched.append((parameter, loader))
-                watch = functools.wraps(loader)(self._watch(parameter_name, loader))
-                parameter.weight_loader = watch
-
-    def end(self) -> None:
-        """Gives the parameters their own loaders back."""
-        for parameter, loader in self._watched:
-            parameter.weight_loader = loader
-
-    def _watch(self, name: str, loader: Callable[..., object]) -> Callable[..., object]:
-        raise NotImplementedError
-
-
-class _LinearAccount(_Account):
-    """Counts the elements that loaders copy into a layer."""
-
-    def __init__(self, name: str, layer: torch.nn.Module) -> None:
-        self._loaded: set[str] = set()
-        self._count = 0
-        self._is_counting = False
-        super().__init__(name, layer)
-
-    def check(self) -> None:
-        """Raises ``UpdateError`` for a part of the layer."""
-        if self._loaded:
-            check_elements(self._name, self._layer, self._loaded, self._count)
-
-    def _watch(self, name: str, loader: Callable[..., object]) -> Callable[..., object]:
-        def load(*arguments: object, **more: object) -> object:
-            # Loaders of fused tensors call that of the parameter for each part.
-            if self._is_counting:
-                return loader(*arguments, **more)
-            self._loaded.add(name)
-            self._is_counting = True
-            counter = _copy_counter()
-            try:
-                with counter:
-                    return loader(*arguments, **more)
-            finally:
-                self._is_counting = False
-                self._count += counter.count
-
-        return load
-
-
-class _ExpertAccount(_Account):
-    """Notes which parts of which experts were loaded; counting would double the time of each."""
-
-    def __init__(self, name: str, layer: torch.nn.Module) -> None:
-        self._parts: dict[int, set[object]] = {}
-        super().__init__(name, layer)
-
-    def check(self) -> None:
-        """Raises ``UpdateError`` for a part of the experts."""
-        check_experts(self._name, self._layer, self._parts)
-
-    def _watch(self, name: str, loader: Callable[..., object]) -> Callable[..., object]:
-        order = list(inspect.signature(loader).parameters)
-
-        def value(key: str, arguments: tuple[object, ...], more: dict[str, object]) -> object:
-            if key in more:
-                return more[key]
-            place = order.index(key) if key in order else len(arguments)
-            return arguments[place] if place < len(arguments) else None
-
-        def load(*arguments: object, **more: object) -> object:
-            expert = value("expert_id", arguments, more)
-            if isinstance(expert, int):
-                part = (name, value("shard_id", arguments, more))
-                self._parts.setdefault(expert, set()).add(part)
-            return loader(*arguments, **more)
-
-        return load
-
-
-def _accounts(model: torch.nn.Module) -> list[_LinearAccount | _ExpertAccount]:
-    from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import (
-        UnquantizedFusedMoEMethod,
-    )
-    from vllm.model_executor.layers.linear import UnquantizedLinearMethod
-
-    found: list[_LinearAccount | _ExpertAccount] = []
-    for name, layer in model.named_modules():
-        method: Any = getattr(layer, "quant_method", None)
-        if isinstance(method, UnquantizedFusedMoEMethod):
-            found.append(_ExpertAccount(name, layer))
-        elif isinstance(method, UnquantizedLinearMethod):
-            found.append(_LinearAccount(name, layer))
-    return found
-
-
-def _end(accounts: list[_LinearAccount | _ExpertAccount]) -> None:
-    for account in accounts:
-        account.end()
-
-
-def _copy_counter() -> Any:
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Counter(TorchDispatchMode):  # type: ignore[misc]
-        """Counts the elements of all destinations of ``copy_``."""
-
-        count = 0
-
-        def __torch_dispatch__(
-            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-        ) -> Any:
-            del types
-            if func is torch.ops.aten.copy_.default:
-                self.count += args[0].numel()
-            return func(*args, **(kwargs or {}))
-
-    return Counter()

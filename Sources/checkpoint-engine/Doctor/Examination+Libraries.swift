@@ -33,10 +33,13 @@ extension Examination {
             return [Finding(subject, .ok, "\(table.source), for CUDA \(version)")]
                 + gpus(driver, level)
         } catch {
+            guard level == .fail else {
+                return [Finding(subject, .info, "not found: engines on the CPU only")]
+            }
             return [
                 Finding(
-                    subject, level, "\(error.message)",
-                    remedy: level == .fail ? "install NVIDIA's driver, or leave out --device" : nil)
+                    subject, .fail, "\(error.message)",
+                    remedy: "install NVIDIA's driver, or leave out --device")
             ]
         }
     }

@@ -47,8 +47,8 @@ extension Examination {
         case .value(let count) where hasGPU:
             return Finding(
                 subject, .warn, "at most \(TextFormat.bytes(count))",
-                remedy: "checkpoints are pinned for GPUs: ulimit -l unlimited, LimitMEMLOCK=infinity "
-                    + "of the service, or docker run --ulimit memlock=-1")
+                remedy: "checkpoints are pinned for GPUs: ulimit -l unlimited, "
+                    + "LimitMEMLOCK=infinity of the service, or docker run --ulimit memlock=-1")
         case .value(let count):
             return Finding(
                 subject, .info, "at most \(TextFormat.bytes(count)): enough for engines on the CPU")
