@@ -36,6 +36,7 @@ test-swift:
 
 test-python: build setup
 	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/python tests/faults
+	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/simulated
 
 test-vllm: build setup
 	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/vllm

@@ -83,6 +83,12 @@ let package = Package(
             ]),
         library("CheckpointHosts", ["CheckpointJSON", nioCore, nioPosix]),
         library(
+            "CheckpointReference",
+            [
+                "CheckpointModel", "CheckpointJSON", "CheckpointNative", "CheckpointDevice",
+                "CheckpointWorker",
+            ]),
+        library(
             "CheckpointEngine",
             [
                 "CheckpointModel", "CheckpointNative", "CheckpointFiles", "CheckpointPlan",
@@ -101,6 +107,7 @@ let package = Package(
                 "CheckpointModel", "CheckpointJSON", "CheckpointFiles", "CheckpointPlan",
                 "CheckpointDevice", "CheckpointTransport", "CheckpointWorker", "CheckpointTrace",
                 "CheckpointHosts", "CheckpointEngine", "CheckpointControl",
+                "CheckpointReference",
                 argumentParser, hummingbird, lifecycle, subprocess, system, log,
             ],
             path: "Sources/checkpoint-engine",
@@ -126,6 +133,12 @@ let package = Package(
         tests(
             "CheckpointWorkerTests",
             ["CheckpointWorker", "CheckpointModel", "CheckpointTesting", "CheckpointJSON"]),
+        tests(
+            "CheckpointReferenceTests",
+            [
+                "CheckpointReference", "CheckpointWorker", "CheckpointDevice", "CheckpointModel",
+                "CheckpointFiles", "CheckpointTesting", "CSimulatedCUDA",
+            ]),
         tests(
             "CheckpointEngineTests",
             [

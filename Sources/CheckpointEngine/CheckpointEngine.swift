@@ -16,7 +16,7 @@ public actor CheckpointEngine {
     let pool: SegmentPool
     let sockets: PrivateDirectory
     let context: ZeroMQContext
-    let client = EngineClient()
+    let client: EngineClient
     /// `nil` where engines are on the CPU.
     let gpus: GPUSet?
     let exchanges: ExchangeCache
@@ -67,6 +67,8 @@ public actor CheckpointEngine {
         }
         self.exchanges = ExchangeCache(ncclLibraryNames: configuration.gpu.ncclLibraryNames)
         ReferenceCounterFile.sweep()
+        // Last: a client that was made has to be shut down.
+        self.client = EngineClient()
         self.configuration = configuration
         self.logger = logger
         self.history = UpdateHistory(countMax: configuration.updateHistoryCountMax)

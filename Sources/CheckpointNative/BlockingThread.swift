@@ -1,5 +1,6 @@
 import CNative
 import Glibc
+import Synchronization
 
 /// Runs blocking calls on threads of their own, off the cooperative pool.
 public enum BlockingThread {
@@ -12,13 +13,28 @@ public enum BlockingThread {
         init(_ run: @escaping @Sendable () -> Void) { self.run = run }
     }
 
-    /// Starts a thread called `name` for `body` and returns its result; waits as long as it runs.
+    /// A call that is made once and then let go, with all that it holds.
+    private final class Call<Value: Sendable, Failure: Error>: Sendable {
+        private let body: Mutex<(@Sendable () throws(Failure) -> Value)?>
+        init(_ body: @escaping @Sendable () throws(Failure) -> Value) { self.body = Mutex(body) }
+
+        func make() -> Result<Value, Failure> {
+            let body = body.withLock { $0.take() }
+            guard let body else { preconditionFailure("the call is made once") }
+            return Result { () throws(Failure) in try body() }
+        }
+    }
+
+    /// Starts a thread called `name` for `body` and returns its result; waits as long as it runs. What `body`
+    /// holds has been let go by then.
     public static func run<Value: Sendable, Failure: Error>(
         _ name: String, _ body: @escaping @Sendable () throws(Failure) -> Value
     ) async throws(Failure) -> Value {
+        let call = Call(body)
         let result: Result<Value, Failure> = await withCheckedContinuation { continuation in
             let thread = start(name, isDetached: true) {
-                continuation.resume(returning: Result { () throws(Failure) in try body() })
+                let result = call.make()
+                continuation.resume(returning: result)
             }
             precondition(thread != nil, "a process under its thread limit can start a thread")
         }

@@ -85,6 +85,7 @@ _Static_assert(sizeof(ce_cuda_memcpy2d) == 128, "CUDA_MEMCPY2D has 128 bytes");
     X(cuMemcpyDtoHAsync_v2, (void *, uint64_t, size_t, uintptr_t))                              \
     X(cuMemcpyDtoDAsync_v2, (uint64_t, uint64_t, size_t, uintptr_t))                            \
     X(cuMemcpy2DAsync_v2, (const ce_cuda_memcpy2d *, uintptr_t))                                \
+    X(cuMemsetD8Async, (uint64_t, unsigned char, size_t, uintptr_t))                            \
     X(cuStreamCreate, (uintptr_t *, unsigned))                                                  \
     X(cuStreamDestroy_v2, (uintptr_t))                                                          \
     X(cuStreamSynchronize, (uintptr_t))                                                         \

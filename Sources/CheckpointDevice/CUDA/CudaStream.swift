@@ -78,6 +78,15 @@ public final class CudaStream: Sendable {
             "copy \(rowCount) rows of \(rowByteCount) bytes on \(device)")
     }
 
+    /// Queues the setting of every byte of a range.
+    public func fill(_ target: DeviceAddress, with byte: UInt8, byteCount: Int)
+        throws(DeviceError)
+    {
+        try table.check(
+            table.raw.cuMemsetD8Async(target.raw, byte, byteCount, handle), "cuMemsetD8Async",
+            "set \(byteCount) bytes on \(device)")
+    }
+
     /// Lets what is queued from now on wait for what `event` has recorded last.
     public func wait(for event: CudaEvent) throws(DeviceError) {
         try table.check(

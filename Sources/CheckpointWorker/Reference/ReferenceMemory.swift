@@ -2,19 +2,19 @@ import CNative
 import CheckpointModel
 import Glibc
 
-/// The parameters of a reference worker: its slice of every tensor, packed in one mapped file.
-public final class ReferenceMemory {
+/// The parameters of a reference worker on the host, packed in one mapped file.
+public final class ReferenceMemory: ReferenceTarget {
+    public let source = MemoryKind.host
+    public private(set) var layout: ReferenceLayout?
     private let path: String
     private let rank: Int
     private let worldSize: Int
     private var target: MappedFile?
-    private var catalog: CatalogMessage?
+    private var segments: [SegmentLocation] = []
     /// The mapped segments of the running update, in the catalog's order.
     private var sources: [MappedFile] = []
     /// Segments that stay mapped for the next update: to map them anew costs a page fault for each 64 KiB.
     private var kept: [SegmentLocation: MappedFile] = [:]
-    private var slices: [TensorSlice] = []
-    private var offsets: [Int] = []
 
     /// Keeps the parameters in the file `path`, which is made anew when the layout changes.
     public init(path: String, rank: Int, worldSize: Int) {
@@ -23,8 +23,7 @@ public final class ReferenceMemory {
         self.worldSize = worldSize
     }
 
-    /// Maps the segments and lays out the parameters.
-    func open(_ catalog: CatalogMessage) throws(WorkerError) {
+    public func open(_ catalog: CatalogMessage) throws(WorkerError) {
         sources = []
         var mapped: [SegmentLocation: MappedFile] = [:]
         for segment in catalog.segments {
@@ -38,62 +37,60 @@ public final class ReferenceMemory {
             sources.append(file)
         }
         kept = mapped
-        slices = catalog.tensors.map { TensorSlice($0, rank: rank, worldSize: worldSize) }
-        offsets = Self.offsets(of: slices)
-        let byteCount = slices.reduce(0) { $0 + $1.byteCount }
-        if target?.byteCount != byteCount {
-            target = try MappedFile(creating: path, byteCount: byteCount)
+        segments = catalog.segments
+        let layout = ReferenceLayout(catalog.tensors, rank: rank, worldSize: worldSize)
+        if target?.byteCount != layout.byteCount {
+            target = try MappedFile(creating: path, byteCount: layout.byteCount)
         }
-        self.catalog = catalog
+        self.layout = layout
     }
 
-    /// Where each packed slice begins.
-    public static func offsets(of slices: [TensorSlice]) -> [Int] {
-        var offset = 0
-        return slices.map { slice in
-            defer { offset += slice.byteCount }
-            return offset
+    public func load(_ range: Range<Int>) throws(WorkerError) -> Int {
+        guard let layout, let target, sources.count == segments.count else {
+            throw WorkerError(.protocolViolation, "a bucket came before the catalog")
         }
-    }
-
-    /// Copies the slices of the given tensors; returns the bytes of the whole tensors.
-    func load(_ range: Range<Int>) -> Int {
-        guard let catalog, let target else { return 0 }
-        var byteCount = 0
+        try layout.check(range)
         for place in range {
-            let tensor = catalog.tensors[place]
-            byteCount += tensor.range.byteCount
-            let slice = slices[place]
-            let dataOffset = catalog.segments[tensor.shard].dataOffset
+            let tensor = layout.tensors[place]
+            let slice = layout.slices[place]
+            let dataOffset = segments[tensor.shard].dataOffset
             // SAFETY: the decoded catalog guarantees that the tensor lies inside its segment, whose
             // length was checked when it was mapped; `open` sized the target for all slices.
             let from =
                 unsafe sources[tensor.shard].address
                 + (dataOffset + tensor.range.offset + slice.offset)
-            let to = unsafe target.address + offsets[place]
+            let to = unsafe target.address + layout.offsets[place]
             for row in 0..<slice.rowCount {
                 unsafe ce_copy_streaming(
                     to + row * slice.rowByteCount, from + row * slice.rowStride,
                     slice.rowByteCount)
             }
         }
-        return byteCount
+        return layout.byteCount(of: range)
     }
 
-    /// Ends the use of the server's memory. Its segments stay mapped until ``dropStale()`` finds that
-    /// their files are gone.
-    func release() { sources = [] }
+    /// Its segments stay mapped until ``dropStale()`` finds that their files are gone.
+    public func release() { sources = [] }
 
-    /// Unmaps everything, after a failure.
-    func drop() {
+    public func drop() {
         sources = []
         kept = [:]
     }
 
-    /// Unmaps the segments whose paths no longer name them, so that their memory is free. To be called
-    /// every second or so between updates.
+    /// Unmaps the segments whose paths no longer name them, so that their memory is free.
     public func dropStale() {
         for segment in kept.keys where !isCurrent(segment) { kept[segment] = nil }
+    }
+
+    public func fill(_ byte: UInt8) throws(WorkerError) {
+        guard let target else { return }
+        // SAFETY: the mapping has so many bytes and is written to by this thread only.
+        unsafe memset(target.address, CInt(byte), target.byteCount)
+    }
+
+    public func readers(_ count: Int) throws(WorkerError) -> [any ReferenceReader] {
+        guard let target else { return [] }
+        return Array(repeating: MappedReader(file: target), count: count)
     }
 
     private func map(_ segment: SegmentLocation) throws(WorkerError) -> MappedFile {
@@ -106,5 +103,14 @@ public final class ReferenceMemory {
         // SAFETY: the bridged string and `status` live for the call.
         return unsafe lstat(segment.path, &status) == 0 && segment.inode == status.st_ino
             && segment.fileByteCount == Int(status.st_size)
+    }
+}
+
+/// Reads where the bytes lie.
+private struct MappedReader: ReferenceReader {
+    let file: MappedFile
+
+    func read(at offset: Int, byteCount: Int, _ body: (Span<UInt8>) -> Void) throws(WorkerError) {
+        file.withBytes { body($0.extracting(offset..<(offset + byteCount))) }
     }
 }

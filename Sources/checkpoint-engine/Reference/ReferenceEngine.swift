@@ -9,11 +9,14 @@ struct ReferenceEngine {
     private static let bodyByteCountMax = 1 << 20
     let workers: [ReferenceWorkerProcess]
 
-    init(workerCount: Int, memoryPrefix: String, zeroMQLibraryNames: [String]) {
+    init(
+        workerCount: Int, memoryPrefix: String, device: ReferenceDevice = .host,
+        zeroMQLibraryNames: [String]
+    ) {
         workers = (0..<workerCount).map { rank in
             ReferenceWorkerProcess(
                 rank: rank, worldSize: workerCount, memoryPath: "\(memoryPrefix)-\(rank)",
-                zeroMQLibraryNames: zeroMQLibraryNames)
+                device: device, zeroMQLibraryNames: zeroMQLibraryNames)
         }
     }
 
@@ -53,7 +56,24 @@ struct ReferenceEngine {
             let byteCount = try context.parameters.require("bytes", as: Int.self)
             return await answer { try await $0.ask("memcpy \(byteCount)") }
         }
+        router.post("/workers") { request, _ in
+            let line = try await Self.line(request)
+            return await answer { try await $0.ask(line) }
+        }
+        router.post("/workers/:rank") { request, context in
+            let rank = try context.parameters.require("rank", as: Int.self)
+            let line = try await Self.line(request)
+            return await answer(only: rank) { try await $0.ask(line) }
+        }
         return router
+    }
+
+    /// A line for workers, as ``ReferenceOrders`` lists them.
+    private static func line(_ request: Request) async throws -> String {
+        let body = try await request.body.collect(upTo: bodyByteCountMax)
+        let text = String(decoding: body.readableBytesView, as: UTF8.self)
+        guard !text.contains("\n") else { throw HTTPError(.badRequest) }
+        return text
     }
 
     private func update(_ body: [UInt8]) async throws -> Response {
@@ -66,21 +86,23 @@ struct ReferenceEngine {
             return Self.json(.badRequest, [("error", .string("the call has no map of addresses"))])
         }
         return await answer { worker in
-            guard case .string(let address)? = map["CPU-\(worker.rank)"] else {
+            let id = try await worker.ask("id")
+            guard case .string(let address)? = map[id] else {
                 throw ReferenceWorkerProcess.Failure(
-                    description: "the map has no address for CPU-\(worker.rank)")
+                    description: "worker \(worker.rank): the map has no address for \(id)")
             }
             return try await worker.ask("update \(address)")
         }
     }
 
-    /// Asks all workers at once: 200 with their answers, or 500 with the first failure.
+    /// Asks all workers at once, or one: 200 with their answers, or 500 with the first failure.
     private func answer(
+        only rank: Int? = nil,
         _ ask: @escaping @Sendable (ReferenceWorkerProcess) async throws -> String
     ) async -> Response {
         do {
             let results = try await withThrowingTaskGroup(of: (Int, String).self) { group in
-                for worker in workers {
+                for worker in workers where rank == nil || worker.rank == rank {
                     group.addTask { (worker.rank, try await ask(worker)) }
                 }
                 return try await group.reduce(into: [:]) { $0[$1.0] = $1.1 }

@@ -1,12 +1,12 @@
 import ArgumentParser
+import CheckpointDevice
 import CheckpointModel
+import CheckpointReference
 import CheckpointWorker
 import Glibc
 
-/// One process of the reference engine: reads a line for each thing to do, answers with a line.
-///
-/// `update ADDRESS` takes an update and answers `ok` or `error REASON`; `memcpy BYTES` copies that
-/// much with one plain copy and answers `ok SECONDS`. It ends with its standard input.
+/// One process of the reference engine: reads a line for each thing to do, answers with a line. It
+/// ends with its standard input.
 struct ReferenceWorkerCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "reference-worker", abstract: "One worker of the reference engine.",
@@ -14,20 +14,40 @@ struct ReferenceWorkerCommand: ParsableCommand {
 
     @Option var rank: Int
     @Option var worldSize: Int
-    @Option var memory: String
+    @Option(help: "The file of the parameters, with the device host.") var memory: String
+    @Option var device = ReferenceDevice.Kind.host
+    @Option(help: "The GPU of the parameters, as this process numbers them.") var gpu = 0
     @Option var zmqLibrary: [String] = []
+    @Option var cudaLibrary: [String] = []
 
     func run() throws {
         let context = try ZeroMQContext(libraryNames: zmqLibrary)
-        let memory = ReferenceMemory(path: memory, rank: rank, worldSize: worldSize)
-        let worker = ReferenceWorker(id: .cpu(rank: rank), memory: memory, context: context)
+        let (id, target) = try target()
+        let orders = ReferenceOrders(
+            name: id.description, scratchPath: "\(memory).copy-\(rank)", memory: target,
+            worker: ReferenceWorker(id: id, memory: target, context: context))
         while true {
             guard Self.hasInput(milliseconds: 1000) else {
-                memory.dropStale()
+                target.dropStale()
                 continue
             }
             guard let line = readLine() else { return }
-            Terminal.standardOutput.write(answer(line, worker) + "\n")
+            Terminal.standardOutput.write(orders.answer(line) + "\n")
+        }
+    }
+
+    private func target() throws -> (DeviceID, any ReferenceTarget) {
+        switch device {
+        case .host:
+            return (
+                .cpu(rank: rank), ReferenceMemory(path: memory, rank: rank, worldSize: worldSize)
+            )
+        case .cuda:
+            let names = cudaLibrary.isEmpty ? CudaTable.libraryNamesDefault : cudaLibrary
+            let driver = try CudaDriver(table: CudaTable(libraryNames: names))
+            let memory = try DeviceReferenceMemory(
+                driver, index: gpu, rank: rank, worldSize: worldSize)
+            return (memory.id, memory)
         }
     }
 
@@ -37,23 +57,5 @@ struct ReferenceWorkerCommand: ParsableCommand {
         var item = pollfd(fd: STDIN_FILENO, events: Int16(POLLIN), revents: 0)
         // SAFETY: one item is passed, which outlives the call.
         return unsafe poll(&item, 1, milliseconds) > 0
-    }
-
-    private func answer(_ line: String, _ worker: ReferenceWorker) -> String {
-        let words = line.split(separator: " ", maxSplits: 1).map(String.init)
-        do throws(WorkerError) {
-            switch (words.first, words.last.flatMap(Int.init)) {
-            case ("update", _) where words.count == 2:
-                try worker.run(address: words[1])
-                return "ok"
-            case ("memcpy", let byteCount?):
-                let path = "\(memory).copy-\(rank)"
-                return "ok \(try PlainCopy.seconds(byteCount: byteCount, scratchPath: path))"
-            default:
-                return "error the request \(line) is none that a worker knows"
-            }
-        } catch {
-            return "error " + error.message.split(separator: "\n").joined(separator: " ")
-        }
     }
 }
