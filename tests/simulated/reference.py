@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import signal
 from pathlib import Path
@@ -12,6 +11,7 @@ from daemon import Answer, Daemon, Program, _UnixConnection, wait_until
 from shapes import Entry, write_tensors
 
 if TYPE_CHECKING:
+    import http.client
     from collections.abc import Sequence
 
 # GPUs that a process sees.

@@ -1,8 +1,9 @@
-"""Updates of workers on simulated GPUs: every byte, rings of every size, memory that is given back."""
+"""Updates of workers on simulated GPUs: every byte, every ring, memory that is given back."""
 
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,6 @@ from reference import deliver, device_bytes, files_of, start_update
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from daemon import Daemon
     from reference import ReferenceEngine
@@ -145,9 +145,8 @@ def test_unregister_unpins(
         assert daemon.register("step", checkpoints[0]).status == 200
         assert daemon.unregister("step", release=True).status == 200
         assert pinned_bytes(daemon) == 0
-        maps = f"/proc/{daemon.program.pid}/maps"
-        with open(maps) as file:
-            assert str(checkpoints[0]) not in file.read()
+        maps = Path(f"/proc/{daemon.program.pid}/maps").read_text()
+        assert str(checkpoints[0]) not in maps
 
 
 def pinned_bytes(daemon: Daemon) -> int:

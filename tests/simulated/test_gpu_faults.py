@@ -1,4 +1,4 @@
-"""Faults of simulated GPUs and of the workers on them: told, cleaned up, and the next update works."""
+"""Faults of simulated GPUs and of workers on them: told, cleaned up, the next update works."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_call_that_fails_in_the_daemon(
         answer = start_update(daemon, "step-0", engine)
         assert answer.status == status, answer.body
         text = str(answer.body["error"])
-        assert call in text and word in text and "GPU" in text, text
+        assert all(part in text for part in (call, word, "GPU")), text
         assert answer.seconds < PROMPT_S
         assert device_bytes(daemon.program.pid) == 0
         deliver(daemon, "step-1", checkpoints[1], engine)
