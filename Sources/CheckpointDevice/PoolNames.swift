@@ -4,4 +4,6 @@ public enum PoolNames {
     public static let prefix = "checkpoint-engine"
     /// Those of a demonstration.
     public static let demoPrefix = "checkpoint-engine-demo"
+    /// Those of a benchmark.
+    public static let benchPrefix = "checkpoint-engine-bench"
 }

@@ -86,6 +86,9 @@ public actor CheckpointEngine {
         do throws(HostError) { try await hosts.start() } catch { throw EngineError(error) }
     }
 
+    /// How many GPUs this process sees; `nil` where engines are on the CPU.
+    public nonisolated var gpuCount: Int? { gpus?.gpus.count }
+
     /// The checkpoints by name.
     public func checkpoints() -> [CheckpointSummary] {
         entries.values.map(\.summary).sorted { $0.name < $1.name }

@@ -27,6 +27,10 @@ struct RootCommand: AsyncParsableCommand {
               checkpoint-engine inspect /models/new
               checkpoint-engine doctor
 
+            Measure this machine:
+
+              checkpoint-engine bench --model qwen3-32b --tensor-parallel 2
+
             Each flag can be set by the variable that its help names in brackets, as in \
             CHECKPOINT_ENGINE_TIMEOUT=60; the command line wins. Exit codes: 0 success, 1 failure, \
             2 wrong usage, 130 after Ctrl-C, 143 after SIGTERM (serve: 0, it was asked to stop).
@@ -34,6 +38,6 @@ struct RootCommand: AsyncParsableCommand {
         version: Version.current,
         subcommands: [
             UpdateCommand.self, ServeCommand.self, InspectCommand.self, DoctorCommand.self,
-            DemoCommand.self, ReferenceEngineCommand.self, ReferenceWorkerCommand.self,
+            DemoCommand.self, BenchCommand.self, ReferenceEngineCommand.self, ReferenceWorkerCommand.self,
         ])
 }

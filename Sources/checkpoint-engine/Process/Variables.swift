@@ -37,10 +37,10 @@ struct Variables: Sendable {
         return try text.split(separator: ",").map { try Self.parse(String($0), flag) }
     }
 
-    /// The same for a switch.
-    func isOn(_ given: Bool?, _ flag: String) throws -> Bool {
+    /// The same for a switch; `fallback` is what it is when nobody says anything.
+    func isOn(_ given: Bool?, _ flag: String, default fallback: Bool = false) throws -> Bool {
         if let given { return given }
-        guard let text = text(flag) else { return false }
+        guard let text = text(flag) else { return fallback }
         switch text.lowercased() {
         case "1", "true", "yes", "on": return true
         case "0", "false", "no", "off": return false
