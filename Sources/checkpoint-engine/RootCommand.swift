@@ -38,6 +38,7 @@ struct RootCommand: AsyncParsableCommand {
         version: Version.current,
         subcommands: [
             UpdateCommand.self, ServeCommand.self, InspectCommand.self, DoctorCommand.self,
-            DemoCommand.self, BenchCommand.self, ReferenceEngineCommand.self, ReferenceWorkerCommand.self,
+            DemoCommand.self, BenchCommand.self, ReferenceEngineCommand.self,
+            ReferenceWorkerCommand.self,
         ])
 }
