@@ -8,7 +8,7 @@ PYTHON := .venv/bin/python
 # Where ZeroMQ is looked for when the system has none: the copy inside pyzmq.
 export VIRTUAL_ENV ?= $(abspath .venv)
 
-.PHONY: help build test test-swift test-python test-vllm fuzz lint format demo demo-vllm bench clean setup
+.PHONY: help build test test-swift test-python test-vllm test-gpu fuzz lint format demo demo-vllm bench clean setup
 
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -56,6 +56,9 @@ lint: ## check format, imports, unsafe code, sizes, Python types
 format: ## format the Swift and Python code
 	$(SWIFT) format --in-place --parallel --recursive Sources Tests Package.swift
 	$(PYTHON) -m ruff format python tests examples Benchmarks
+
+test-gpu: build ## run the tests on GPUs; fails where one is needed and missing
+	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) python3 -m pytest -q tests/gpu
 
 bench: build setup ## measure registration, delivery and memory; JSON in bench-results/
 	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) Benchmarks/host.py --output bench-results/host.json

@@ -81,6 +81,7 @@ let package = Package(
                 "CNative", "CheckpointNative", "CheckpointModel", "CheckpointJSON", httpClient,
                 log, nioCore, nioHTTP1,
             ]),
+        library("CheckpointHosts", ["CheckpointJSON", nioCore, nioPosix]),
         library(
             "CheckpointReference",
             [
@@ -92,7 +93,7 @@ let package = Package(
             [
                 "CheckpointModel", "CheckpointNative", "CheckpointFiles", "CheckpointPlan",
                 "CheckpointDevice", "CheckpointTransport", "CheckpointWorker", "CheckpointTrace",
-                log,
+                "CheckpointHosts", "CheckpointJSON", log,
             ]),
         library(
             "CheckpointControl",
@@ -105,7 +106,8 @@ let package = Package(
             dependencies: [
                 "CheckpointModel", "CheckpointJSON", "CheckpointFiles", "CheckpointPlan",
                 "CheckpointDevice", "CheckpointTransport", "CheckpointWorker", "CheckpointTrace",
-                "CheckpointEngine", "CheckpointControl", "CheckpointReference",
+                "CheckpointHosts", "CheckpointEngine", "CheckpointControl",
+                "CheckpointReference",
                 argumentParser, hummingbird, lifecycle, subprocess, system, log,
             ],
             path: "Sources/checkpoint-engine",
@@ -116,6 +118,7 @@ let package = Package(
         tests("CheckpointJSONTests", ["CheckpointJSON", "CheckpointTesting"]),
         tests(
             "CheckpointFilesTests", ["CheckpointFiles", "CheckpointModel", "CheckpointTesting"]),
+        tests("CheckpointHostsTests", ["CheckpointHosts"]),
         tests("CheckpointTraceTests", ["CheckpointTrace", "CheckpointJSON"]),
         tests(
             "CheckpointTransportTests",

@@ -18,6 +18,9 @@ public struct BearerToken: Sendable {
         self.bytes = bytes
     }
 
+    /// The secret itself, for peers that ask for it in another way than by a header.
+    public var text: String { String(decoding: bytes, as: UTF8.self) }
+
     /// Whether the header's value carries this token. The time that it takes depends on the length
     /// of the value alone.
     func isCarried(by header: String?) -> Bool {

@@ -15,6 +15,7 @@ extension ControlError {
             case .system: .internalServerError
             case .engineUnreachable, .cancelled: .serviceUnavailable
             case .engineFailed, .workerFailed, .workerLost: .badGateway
+            case .hostFailed: .badGateway
             case .deadlineExceeded: .gatewayTimeout
             }
         case .unauthorized: .unauthorized

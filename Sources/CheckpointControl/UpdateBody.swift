@@ -48,6 +48,13 @@ struct UpdateBody {
         let workers = try fields.optionalCount("workers", max: rankCountMax)
         let ranks = try fields.integers("ranks", countMax: rankCountMax)
         try fields.finish()
+        guard Set(ranks).count == ranks.count, ranks.allSatisfy({ $0 >= 0 }),
+            ranks.isEmpty || workers ?? ranks.count == ranks.count
+        else {
+            throw .invalid(
+                "the field \"ranks\" of an instance has to name the GPU of each of its workers "
+                    + "once, from zero on, got \(ranks.prefix(64))")
+        }
         return EngineInstance(
             updateURL: url, unixSocketPath: socket,
             workerCount: workers ?? (ranks.isEmpty ? nil : ranks.count),

@@ -1,3 +1,4 @@
+import CheckpointNative
 import Glibc
 
 /// A directory of mode 0700 that belongs to one running process, and goes when the process goes.

@@ -22,7 +22,8 @@ extension CheckpointEngine {
             deadline: .now + .seconds(request.timeoutSeconds),
             resetsPrefixCache: request.resetsPrefixCache, socketDirectory: sockets.path,
             context: context, client: client, signal: try makeSignal(), record: record,
-            gpus: gpus, gpuConfiguration: configuration.gpu,
+            gpus: gpus, exchanges: exchanges, hosts: hosts,
+            gpuConfiguration: configuration.gpu,
             slotByteCountMax: configuration.bucketByteCountMax)
         entries[name]?.runningUpdate = record.id
         history.append(record)

@@ -1,4 +1,5 @@
 import CheckpointDevice
+import CheckpointHosts
 public import CheckpointModel
 import CheckpointPlan
 import CheckpointTransport
@@ -18,6 +19,9 @@ public actor CheckpointEngine {
     let client: EngineClient
     /// `nil` where engines are on the CPU.
     let gpus: GPUSet?
+    let exchanges: ExchangeCache
+    /// `nil` where this host updates alone.
+    let hosts: HostGroup?
     var entries: [CheckpointName: RegistryEntry] = [:]
     var gathered = MetasDocument(ranks: [:])
     var history: UpdateHistory
@@ -42,6 +46,13 @@ public actor CheckpointEngine {
         } catch {
             throw EngineError(error)
         }
+        do throws(HostError) {
+            self.hosts = try configuration.hosts.map { hosts throws(HostError) in
+                try HostGroup(hosts)
+            }
+        } catch {
+            throw EngineError(error)
+        }
         do throws(DeviceError) {
             let gpus = try GPUSet.open(configuration.gpu, logger)
             self.gpus = gpus
@@ -54,11 +65,25 @@ public actor CheckpointEngine {
         } catch {
             throw EngineError(error)
         }
+        self.exchanges = ExchangeCache(ncclLibraryNames: configuration.gpu.ncclLibraryNames)
+        ReferenceCounterFile.sweep()
         // Last: a client that was made has to be shut down.
         self.client = EngineClient()
         self.configuration = configuration
         self.logger = logger
         self.history = UpdateHistory(countMax: configuration.updateHistoryCountMax)
+    }
+
+    /// Begins to look for the other hosts, if there are any; to be called once, before updates.
+    public func joinHosts() async throws(EngineError) {
+        guard let hosts else { return }
+        guard gpus != nil else {
+            throw EngineError(
+                .invalidArgument,
+                "several hosts update together on GPUs only; leave out --rendezvous for engines on "
+                    + "the CPU, each host updates its own")
+        }
+        do throws(HostError) { try await hosts.start() } catch { throw EngineError(error) }
     }
 
     /// How many GPUs this process sees; `nil` where engines are on the CPU.
@@ -70,7 +95,10 @@ public actor CheckpointEngine {
     }
 
     /// Gives the device memory that is kept between updates back; pinned host memory stays.
-    public func releaseGPUMemory() { gpus?.releaseMemory() }
+    public func releaseGPUMemory() {
+        exchanges.removeAll()
+        gpus?.releaseMemory()
+    }
 
     public func checkpoint(_ name: CheckpointName) throws(EngineError) -> CheckpointSummary {
         try entry(name).summary
@@ -107,9 +135,10 @@ public actor CheckpointEngine {
         for entry in entries.values { removeConsumed(entry) }
         entries = [:]
         gpus?.pinned.dropAll()
-        gpus?.releaseMemory()
+        releaseGPUMemory()
         pool.close()
         sockets.remove()
+        await hosts?.close()
         await client.shutDown()
     }
 

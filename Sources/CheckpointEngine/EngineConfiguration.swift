@@ -1,3 +1,5 @@
+public import CheckpointHosts
+
 /// Everything that a ``CheckpointEngine`` is told at its start; built once, in `main`.
 public struct EngineConfiguration: Hashable, Sendable {
     /// Where the pool's files lie: a directory on a tmpfs.
@@ -18,6 +20,8 @@ public struct EngineConfiguration: Hashable, Sendable {
 
     /// How GPUs are used.
     public let gpu: GPUConfiguration
+    /// The other hosts that update together with this one; `nil` updates alone.
+    public let hosts: HostGroupConfiguration?
 
     public static let bucketByteCountDefault = 512 << 20
     public static let updateHistoryCountDefault = 256
@@ -29,7 +33,8 @@ public struct EngineConfiguration: Hashable, Sendable {
         bucketByteCountMax: Int = Self.bucketByteCountDefault,
         zeroMQLibraryNames: [String] = Self.zeroMQLibraryNamesDefault,
         updateHistoryCountMax: Int = Self.updateHistoryCountDefault,
-        gpu: GPUConfiguration = GPUConfiguration(device: .host)
+        gpu: GPUConfiguration = GPUConfiguration(device: .host),
+        hosts: HostGroupConfiguration? = nil
     ) {
         self.sharedMemoryDirectory = sharedMemoryDirectory
         self.runtimeDirectory = runtimeDirectory
@@ -39,5 +44,6 @@ public struct EngineConfiguration: Hashable, Sendable {
         self.zeroMQLibraryNames = zeroMQLibraryNames
         self.updateHistoryCountMax = updateHistoryCountMax
         self.gpu = gpu
+        self.hosts = hosts
     }
 }

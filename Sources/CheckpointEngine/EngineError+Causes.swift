@@ -1,5 +1,6 @@
 import CheckpointDevice
 import CheckpointFiles
+import CheckpointHosts
 import CheckpointWorker
 
 /// The borders to the targets underneath: their errors become this target's.
@@ -11,6 +12,14 @@ extension EngineError {
         case .cancelled: self.init(.cancelled, error.description)
         case .systemCall: self.init(.system, error.description)
         case .unusablePath: self.init(.system, error.description)
+        }
+    }
+
+    init(_ error: HostError) {
+        switch error.code {
+        case .hostLost, .hostFailed, .protocolViolation: self.init(.hostFailed, error.message)
+        case .deadlineExceeded: self.init(.deadlineExceeded, error.message)
+        case .invalidArgument: self.init(.invalidArgument, error.message)
         }
     }
 
@@ -28,6 +37,7 @@ extension EngineError {
             case .engineUnreachable: .engineUnreachable
             case .engineFailed: .engineFailed
             case .deadlineExceeded: .deadlineExceeded
+            case .hostFailed: .hostFailed
             case .cancelled: .cancelled
             case .invalidArgument: .invalidArgument
             }

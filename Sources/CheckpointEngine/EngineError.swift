@@ -24,6 +24,8 @@ public struct EngineError: Error, Sendable {
         case workerFailed = "worker_failed"
         /// A worker disconnected or never came.
         case workerLost = "worker_lost"
+        /// Another host of the update failed, or is gone.
+        case hostFailed = "host_failed"
         /// The deadline passed.
         case deadlineExceeded = "deadline_exceeded"
         /// The caller cancelled, or the daemon is stopping.

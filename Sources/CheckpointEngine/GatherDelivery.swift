@@ -13,19 +13,21 @@ struct GatherDelivery: Sendable {
     let rings: [DeviceMemory]
     let exchange: any GatherExchange
     let sources: [(file: PinnedFile, dataOffset: Int)]
+    let host: Int
+    let railCount: Int
 
-    /// Takes rings on `gpus` for `registered`. Throws `insufficientMemory` with the numbers when not even the
-    /// largest tensor fits.
+    /// Takes rings on `gpus` for the bytes of `registered`.
     init(
-        _ registered: RegisteredCheckpoint, gpus: [GPU], slotByteCountMax: Int,
-        makeExchange: ([GPU]) throws(DeviceError) -> any GatherExchange
+        _ registered: RegisteredCheckpoint, gpus: [GPU], plan: PlannedGather,
+        exchange: any GatherExchange, host: Int = 0, railCount: Int = 0
     ) throws(DeviceError) {
-        let budget = try Self.budget(registered, gpus, slotByteCountMax)
         self.gpus = gpus
-        plan = registered.plans.gather(registered.catalog, budget)
-        exchange = try makeExchange(gpus)
+        self.plan = plan
+        self.exchange = exchange
+        self.host = host
+        self.railCount = railCount
         rings = try gpus.map { gpu throws(DeviceError) in
-            try gpu.ring(byteCount: budget.byteCount)
+            try gpu.ring(byteCount: plan.plan.budget.byteCount)
         }
         sources = zip(registered.pins, registered.locations).map { ($0, $1.dataOffset) }
     }
@@ -38,28 +40,37 @@ struct GatherDelivery: Sendable {
     /// What the copies need to know.
     var job: GatherRun.Job {
         GatherRun.Job(
-            gpus: gpus, plan: plan.plan, sources: sources, rings: rings, exchange: exchange)
+            gpus: gpus, plan: plan.plan, sources: sources, rings: rings, exchange: exchange,
+            host: host, railCount: railCount)
     }
 
-    private static func budget(
-        _ registered: RegisteredCheckpoint, _ gpus: [GPU], _ slotByteCountMax: Int
-    ) throws(DeviceError) -> RingBudget {
-        var tightest: (gpu: GPU, free: Int)?
+    /// The GPU with the least memory that is free or held, and how much that is.
+    static func tightest(_ gpus: [GPU]) throws(DeviceError) -> (name: String, byteCount: Int) {
+        var tightest = (name: "the GPU", byteCount: Int.max)
         for gpu in gpus {
             let free = try gpu.availableByteCount()
-            if free < tightest?.free ?? .max { tightest = (gpu, free) }
+            if free < tightest.byteCount { tightest = (gpu.device.description, free) }
         }
+        return tightest
+    }
+
+    /// The ring for `tensors`. Throws `insufficientMemory` with the numbers when not even the largest tensor
+    /// fits.
+    static func budget(
+        _ tensors: [TensorEntry], tightest: (name: String, byteCount: Int),
+        slotByteCountMax: Int
+    ) throws(DeviceError) -> RingBudget {
+        let largest = tensors.max { $0.range.byteCount < $1.range.byteCount }
         do throws(RingBudget.Shortage) {
             return try RingBudget(
-                byteCount: registered.catalog.byteCount,
-                largestByteCount: registered.largestTensor?.range.byteCount ?? 0,
-                slotByteCountMax: slotByteCountMax, freeByteCount: tightest?.free ?? 0)
+                byteCount: tensors.reduce(0) { $0 + $1.range.byteCount },
+                largestByteCount: largest?.range.byteCount ?? 0,
+                slotByteCountMax: slotByteCountMax, freeByteCount: tightest.byteCount)
         } catch {
             throw DeviceError(
                 .insufficientMemory,
-                "\(tightest?.gpu.device.description ?? "the GPU") has \(error.freeByteCount) bytes "
-                    + "free; the largest tensor, \(registered.largestTensor?.name ?? "none"), needs "
-                    + "\(error.neededByteCount) bytes beside "
+                "\(tightest.name) has \(error.freeByteCount) bytes free; the largest tensor, "
+                    + "\(largest?.name ?? "none"), needs \(error.neededByteCount) bytes beside "
                     + "\(RingBudget.headroomByteCount) that stay free: lower the engine's share of "
                     + "the memory")
         }
@@ -74,11 +85,11 @@ struct PlannedGather: Sendable {
     let catalogBody: [UInt8]
     let schedule: DeliverySchedule
 
-    init(_ catalog: Catalog, _ budget: RingBudget) {
-        let plan = GatherPlan(catalog: catalog, budget: budget)
+    init(_ union: HostUnion, _ budget: RingBudget, gates: Set<SessionStage> = []) {
+        let plan = GatherPlan(union: union, budget: budget)
         var tensors: [TensorEntry] = []
-        tensors.reserveCapacity(catalog.tensors.count)
-        for (tensor, offset) in zip(catalog.tensors, plan.offsets) {
+        tensors.reserveCapacity(union.tensors.count)
+        for (tensor, offset) in zip(union.tensors, plan.offsets) {
             guard let range = ByteRange(offset: offset, byteCount: tensor.range.byteCount) else {
                 preconditionFailure("offsets in a ring are small and not negative")
             }
@@ -94,6 +105,6 @@ struct PlannedGather: Sendable {
             buckets: plan.buckets.map { bucket in
                 DeliverySchedule.Bucket(
                     first: bucket.first, count: bucket.count, byteCount: bucket.byteCount)
-            }, availableCount: 0)
+            }, availableCount: 0, gates: gates)
     }
 }

@@ -18,7 +18,8 @@ struct RegisteredCheckpoint: Sendable {
     let buckets: [UpdatePlan.Bucket]
     let seconds: Double
     let plans = PlanCache()
-    let largestTensor: TensorEntry?
+    /// The digest of its catalog, equal on hosts that have the same tensors.
+    let digest: String
 
     var pooledByteCount: Int { segments.reduce(0) { $0 + $1.byteCount } }
 

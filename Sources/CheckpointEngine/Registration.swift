@@ -46,7 +46,7 @@ struct Registration: Sendable {
                 tensors: plan.order.map { source.catalog.tensors[$0] }),
             locations: locations, pins: pins, segments: segments, buckets: plan.buckets,
             seconds: progress.start.duration(to: .now).inSeconds,
-            largestTensor: source.catalog.tensors.max { $0.range.byteCount < $1.range.byteCount })
+            digest: String(plan.digest, radix: 16))
     }
 
     private func open() throws(EngineError) -> CheckpointSource {

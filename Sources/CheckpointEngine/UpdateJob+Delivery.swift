@@ -6,14 +6,15 @@ import CheckpointWorker
 extension UpdateJob {
     /// Brings the weights to the workers of `endpoints`, by engine; `gather` are the copies that run beside
     /// the link where the workers are on GPUs.
-    func deliver(endpoints: [[WorkerEndpoint]], through gather: RunningGather?)
-        async throws(WorkerError)
-    {
+    func deliver(
+        endpoints: [[WorkerEndpoint]], through gather: RunningGather?,
+        with update: HostUpdate? = nil
+    ) async throws(WorkerError) {
         let (bound, boundContinuation) = AsyncStream.makeStream(of: Bool.self)
         let configuration = linkConfiguration(endpoints.flatMap(\.self), gather)
         let follower = LinkFollower(
             record: record, endpoints: configuration.endpoints, gather: gather?.run,
-            bound: boundContinuation)
+            update: update, bound: boundContinuation)
         let failure: WorkerError? = await withTaskGroup(of: Ending.self) { group in
             group.addTask { .answered(await callEngines(endpoints, bound: bound)) }
             let linkFailure = await link(configuration, follower, boundContinuation)

@@ -1,4 +1,5 @@
 import CheckpointDevice
+import CheckpointModel
 import CheckpointNative
 import CheckpointTransport
 import CheckpointWorker
@@ -24,10 +25,14 @@ extension UpdateJob {
                 .busy,
                 set.gpus.indices.contains(taken)
                     ? "\(set.gpus[taken].device) is in use by another update"
-                    : "there is no GPU \(taken): the daemon sees \(set.gpus.count), numbered from 0")
+                    : "there is no GPU \(taken): the daemon sees \(set.gpus.count), numbered from 0"
+            )
         }
         var releases = gpuConfiguration.releasesMemory
-        defer { set.giveBack(all, releasesMemory: releases) }
+        defer {
+            set.giveBack(all, releasesMemory: releases)
+            if releases { exchanges.removeAll() }
+        }
         do {
             try await gather(ranks, set)
         } catch {
@@ -39,27 +44,49 @@ extension UpdateJob {
 
     private func gather(_ ranks: [[Int]], _ set: GPUSet) async throws {
         let gpus = ranks.flatMap(\.self).map { set.gpus[$0] }
-        let counters = try ReferenceCounterFile()
-        let (delivery, run) = try await BlockingThread.run("ckpt-prepare") {
-            () throws(DeviceError) in
-            let delivery = try GatherDelivery(
-                registered, gpus: gpus, slotByteCountMax: slotByteCountMax
-            ) { gpus throws(DeviceError) in try PeerCopies(gpus) }
-            let run = try GatherRun(delivery.job) { [signal] in signal.available($0) }
-            return (delivery, run)
+        let endpoints = endpoints(ranks, set)
+        guard let hosts else {
+            return try await deliver(
+                try await running(try await prepareAlone(gpus)), endpoints, nil)
         }
+        try await gather(together: hosts, gpus, endpoints)
+    }
+
+    /// What the copies of this host alone need.
+    private func prepareAlone(_ gpus: [GPU]) async throws(DeviceError) -> GatherDelivery {
+        try await BlockingThread.run("ckpt-prepare") { () throws(DeviceError) in
+            let budget = try GatherDelivery.budget(
+                registered.catalog.tensors, tightest: try GatherDelivery.tightest(gpus),
+                slotByteCountMax: slotByteCountMax)
+            return try GatherDelivery(
+                registered, gpus: gpus, plan: registered.plans.gather(registered.catalog, budget),
+                exchange: try exchange(gpus))
+        }
+    }
+
+    func running(_ delivery: GatherDelivery) async throws -> RunningGather {
+        let run = try GatherRun(delivery.job) { [signal] in signal.available($0) }
         record.describe(delivery)
-        let gather = RunningGather(delivery: delivery, run: run, counters: counters)
-        try await deliver(gather, endpoints: endpoints(ranks, set))
+        return RunningGather(delivery: delivery, run: run, counters: try ReferenceCounterFile())
+    }
+
+    /// How the GPUs of this host exchange what each has copied.
+    private func exchange(_ gpus: [GPU]) throws(DeviceError) -> any GatherExchange {
+        switch gpuConfiguration.exchange {
+        case .peer: try exchanges.peerCopies(gpus)
+        case .nccl: try exchanges.nccl(gpus, deadline: deadline)
+        }
     }
 
     /// Runs copies and link side by side: the failure of one ends the other.
-    private func deliver(_ gather: RunningGather, endpoints: [[WorkerEndpoint]]) async throws {
+    func deliver(
+        _ gather: RunningGather, _ endpoints: [[WorkerEndpoint]], _ update: HostUpdate?
+    ) async throws {
         let run = gather.run
         async let copied: DeviceError? = Self.copies(of: run, signal)
         var failure: WorkerError?
         do throws(WorkerError) {
-            try await deliver(endpoints: endpoints, through: gather)
+            try await deliver(endpoints: endpoints, through: gather, with: update)
         } catch {
             failure = error
             run.cancel()

@@ -1,5 +1,6 @@
 import CheckpointDevice
 import CheckpointFiles
+import CheckpointHosts
 import CheckpointModel
 import CheckpointPlan
 import CheckpointTransport
@@ -20,6 +21,9 @@ struct UpdateJob: Sendable {
     let record: UpdateRecord
     /// `nil` where engines are on the CPU.
     let gpus: GPUSet?
+    let exchanges: ExchangeCache
+    /// `nil` where this host updates alone.
+    let hosts: HostGroup?
     let gpuConfiguration: GPUConfiguration
     let slotByteCountMax: Int
 
@@ -52,8 +56,10 @@ struct UpdateJob: Sendable {
             throw error
         } catch let error as DeviceError {
             throw EngineError(error)
+        } catch let error as HostError {
+            throw EngineError(error)
         } catch {
-            preconditionFailure("the calls above throw the three types above: \(error)")
+            preconditionFailure("the calls above throw the four types above: \(error)")
         }
     }
 

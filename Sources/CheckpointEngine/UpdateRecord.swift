@@ -61,6 +61,9 @@ final class UpdateRecord: Sendable {
     func describe(_ delivery: GatherDelivery) {
         let budget = delivery.plan.plan.budget
         state.withLock { state in
+            // Several hosts deliver what they have together.
+            state.status.tensors = delivery.plan.tensors.count
+            state.status.bytes = delivery.plan.tensors.reduce(0) { $0 + $1.range.byteCount }
             state.status.buckets = delivery.plan.plan.buckets.count
             state.status.ring = UpdateStatus.Ring(
                 bytes: budget.byteCount, bucketBytes: budget.bucketByteCount,

@@ -106,8 +106,8 @@ public struct UpdateStatus: Codable, Hashable, Sendable {
     public var state: State
     public var stage: Stage
     /// Bytes of the checkpoint.
-    public let bytes: Int
-    public let tensors: Int
+    public var bytes: Int
+    public var tensors: Int
     public var buckets: Int
     /// Bytes that every worker has loaded: the slowest worker's count.
     public var loadedBytes: Int

@@ -1,3 +1,4 @@
+import CheckpointNative
 import Glibc
 
 /// The files that one path stands for, and the index that lists them, if there is one.
@@ -64,7 +65,9 @@ struct CheckpointListing: Sendable {
         }
         let resolved = try ShardFile.resolve(path)
         guard isDirectory(resolved) else { return nil }
-        let indexes = names(in: resolved).filter { $0.hasSuffix(indexSuffix) }
+        let indexes = DirectoryListing.names(in: resolved).sorted().filter {
+            $0.hasSuffix(indexSuffix)
+        }
         guard indexes.count <= 1 else {
             throw FilesError(
                 .notACheckpoint, path,
@@ -83,7 +86,8 @@ struct CheckpointListing: Sendable {
             }
             return [path]
         }
-        let files = names(in: resolved).filter { $0.hasSuffix(suffix) }.map { "\(resolved)/\($0)" }
+        let files = DirectoryListing.names(in: resolved).sorted().filter { $0.hasSuffix(suffix) }
+            .map { "\(resolved)/\($0)" }
         guard !files.isEmpty else {
             throw FilesError(
                 .notACheckpoint, path, "the directory has no file that ends with .safetensors")
@@ -100,23 +104,5 @@ struct CheckpointListing: Sendable {
         var status = stat()
         // SAFETY: the bridged string and `status` live for the call.
         return unsafe stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
-    }
-
-    /// The sorted names in a directory.
-    private static func names(in path: String) -> [String] {
-        // SAFETY: the stream is used by this call alone and closed before it returns; an entry is
-        // valid until the next readdir of the same stream, and its name is copied at once.
-        guard let stream = unsafe opendir(path) else { return [] }
-        defer { unsafe closedir(stream) }
-        var names: [String] = []
-        while let entry = unsafe readdir(stream) {
-            names.append(
-                unsafe withUnsafePointer(to: &entry.pointee.d_name) { pointer in
-                    unsafe pointer.withMemoryRebound(to: CChar.self, capacity: 256) {
-                        unsafe String(cString: $0)
-                    }
-                })
-        }
-        return names.sorted()
     }
 }

@@ -14,6 +14,8 @@ public struct GatherPlan: Hashable, Sendable {
         public let ringOffset: Int
         /// Bytes of the ring that it takes, gaps between tensors included.
         public let spanByteCount: Int
+        /// The host that alone has the bytes; `nil` when every host has them.
+        public let owner: Int?
         /// How many buckets have to be done with before its place is free.
         public let doneCountNeeded: Int
         /// Its place in ``GatherPlan/runs``.
@@ -39,13 +41,27 @@ public struct GatherPlan: Hashable, Sendable {
     public let offsets: [Int]
     let runs: [Run]
 
+    /// Equal on all hosts that have made the same plan: FNV-1a, 64 bits, over names, types, shapes, owners and
+    /// places of all tensors and over the borders of buckets.
+    public let digest: UInt64
+
     /// Plans the delivery of `catalog`, whose order is that of delivery, in a ring of `budget`, which is at
     /// least as large as the largest tensor.
     public init(catalog: Catalog, budget: RingBudget) {
+        self.init(
+            union: HostUnion(catalog: catalog), budget: budget)
+    }
+
+    /// Plans the delivery of what several hosts have together, as one of them sees it: only its own bytes
+    /// have runs.
+    public init(union: HostUnion, budget: RingBudget) {
         self.budget = budget
         var builder = Builder(budget: budget)
-        for tensor in catalog.tensors { builder.add(tensor) }
+        for (tensor, place) in zip(union.tensors, union.places) {
+            builder.add(tensor, owner: place.owner, isLocal: place.isLocal)
+        }
         builder.closeBucket()
+        digest = Self.digest(union, builder)
         buckets = builder.buckets
         offsets = builder.offsets
         runs = builder.runs
@@ -104,13 +120,16 @@ extension GatherPlan {
         private var first = 0
         private var firstRun = 0
         private var byteCount = 0
+        private var owner: Int?
         /// Where the open bucket begins, and where it ends so far.
         private var start = 0
         private var end = 0
 
         init(budget: RingBudget) { self.budget = budget }
 
-        mutating func add(_ tensor: TensorEntry) {
+        mutating func add(_ tensor: TensorEntry, owner: Int?, isLocal: Bool) {
+            if owner != self.owner { closeBucket() }
+            self.owner = owner
             let count = tensor.range.byteCount
             var offset = Self.aligned(end)
             if offsets.count > first,
@@ -128,7 +147,7 @@ extension GatherPlan {
             offsets.append(offset)
             byteCount += count
             end = offset + count
-            append(tensor, at: offset)
+            if isLocal { append(tensor, at: offset) }
         }
 
         private mutating func append(_ tensor: TensorEntry, at offset: Int) {
@@ -148,7 +167,7 @@ extension GatherPlan {
             buckets.append(
                 Bucket(
                     first: first, count: offsets.count - first, byteCount: byteCount,
-                    ringOffset: start, spanByteCount: end - start,
+                    ringOffset: start, spanByteCount: end - start, owner: owner,
                     doneCountNeeded: lastOverlapping(start..<end).map { $0 + 1 } ?? 0,
                     runs: firstRun..<runs.count))
             first = offsets.count
@@ -181,5 +200,20 @@ extension GatherPlan {
                 shard: left.shard, sourceOffset: left.sourceOffset, ringOffset: left.ringOffset,
                 byteCount: left.byteCount + right.byteCount)
         }
+    }
+}
+
+extension GatherPlan {
+    private static func digest(_ union: HostUnion, _ builder: Builder) -> UInt64 {
+        var digest = FNV1a()
+        for (index, tensor) in union.tensors.enumerated() {
+            digest.combine(tensor.name)
+            digest.combine(tensor.dtype.rawValue)
+            for dimension in tensor.shape.dimensions { digest.combine(dimension) }
+            digest.combine(union.places[index].owner ?? -1)
+            digest.combine(builder.offsets[index])
+        }
+        for bucket in builder.buckets { digest.combine(bucket.count) }
+        return digest.value
     }
 }

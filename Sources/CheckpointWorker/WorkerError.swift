@@ -16,6 +16,8 @@ public struct WorkerError: Error, Sendable, CustomStringConvertible {
         /// The engine's HTTP server answered with an error.
         case engineFailed
         case deadlineExceeded
+        /// Another host of the update failed, or is gone.
+        case hostFailed
         case cancelled
         /// A URL or another argument is wrong.
         case invalidArgument

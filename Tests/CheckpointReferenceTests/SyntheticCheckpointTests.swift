@@ -26,11 +26,13 @@ struct SyntheticCheckpointTests {
 
     @Test(arguments: [1, 3])
     func filesAreRightAndFollowFromTheSeed(_ threadCount: Int) throws {
-        var tensors = (0..<7).map { index in
-            ModelShapes.Tensor("model.layers.\(index).weight", .bf16, [101 + index, 20_000])
-        }
-        tensors.append(ModelShapes.Tensor("empty", .f32, [0, 3]))
-        tensors.append(ModelShapes.Tensor("scale", .f32, [3, 1]))
+        let tensors =
+            (0..<7).map { index in
+                ModelShapes.Tensor("model.layers.\(index).weight", .bf16, [101 + index, 20_000])
+            } + [
+                ModelShapes.Tensor("empty", .f32, [0, 3]),
+                ModelShapes.Tensor("scale", .f32, [3, 1]),
+            ]
         let reports = Mutex<[Int]>([])
         let written = try SyntheticCheckpoint.write(
             tensors, to: directory.path, seed: 5, threadCount: threadCount,

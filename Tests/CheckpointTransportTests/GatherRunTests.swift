@@ -91,7 +91,9 @@ struct GatherRunTests {
         }
         for (index, bucket) in delivery.plan.buckets.enumerated() {
             let available = delivery.available
-            let _: Bool = await BlockingThread.run("wait") { available.wait { $0 > index ? true : nil } }
+            let _: Bool = await BlockingThread.run("wait") {
+                available.wait { $0 > index ? true : nil }
+            }
             for gpu in delivery.set.gpus.indices {
                 let ring = try ring(gpu, delivery)
                 for place in bucket.first..<(bucket.first + bucket.count) {

@@ -161,7 +161,8 @@ struct ReferenceCounterFileTests {
 
     @Test func theFileHasTheLayoutOfTorch() throws {
         let file = try ReferenceCounterFile()
-        #expect(file.name.wholeMatch(of: /\/torch_(\d+)_\d+/)?.1 == "\(getpid())")
+        let pattern = /\/checkpoint-engine-counters-(\d+)-(\d+)-\d+/
+        #expect(file.name.wholeMatch(of: pattern)?.2 == "\(getpid())")
         var status = stat()
         // SAFETY: the bridged string and `status` live for the call.
         #expect(unsafe stat(path(file), &status) == 0)

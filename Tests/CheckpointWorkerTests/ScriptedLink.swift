@@ -65,10 +65,11 @@ struct ScriptedLink: Sendable {
         do throws(WorkerError) {
             try WorkerLink.run(
                 configuration(start), context: context, signal: signal,
-                observer: ClosureObserver(onBound: {
-                    for place in places { self.start(place, script, notes, group) }
-                    onBound()
-                }, onProgress: { step, _ in progress.withLock { $0.append(step) } }))
+                observer: ClosureObserver(
+                    onBound: {
+                        for place in places { self.start(place, script, notes, group) }
+                        onBound()
+                    }, onProgress: { step, _ in progress.withLock { $0.append(step) } }))
         } catch {
             failure = error
         }
@@ -87,7 +88,8 @@ struct ScriptedLink: Sendable {
                 WorkerEndpoint(
                     id: .cpu(rank: place), engine: engine,
                     socketPath: "\(directory.path)/\(place)")
-            }, memory: .host(catalog.segments), tensors: catalog.tensors, schedule: DeliverySchedule(buckets: buckets),
+            }, memory: .host(catalog.segments), tensors: catalog.tensors,
+            schedule: DeliverySchedule(buckets: buckets),
             deadline: start + deadline, abortGrace: .milliseconds(400),
             answerGrace: .milliseconds(50), stragglerGrace: .seconds(10))
     }

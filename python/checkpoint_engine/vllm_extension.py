@@ -27,19 +27,18 @@ class VllmColocateWorkerExtension:
         # Imported here, because `worker` exports this class.
         import vllm
 
-        from .vllm_reload import LayerwiseReload
+        from .vllm_inplace import new_reload
         from .worker import update_weights_from_ipc
 
         worker_id = vllm_worker_id(self)
         address = _address(zmq_handles, worker_id)
-        reload = LayerwiseReload(self)
+        reload = new_reload(self)
         update_weights_from_ipc(
             _context(self),
             address,
             # `None` on the CPU.
             device_id=self.device.index,  # type: ignore[attr-defined]
-            # Layers keep what was loaded until they are complete.
-            clones_buckets=True,
+            clones_buckets=reload.keeps_tensors,
             run=reload.load,
             post_hook=reload.commit,
             abort_hook=reload.discard,

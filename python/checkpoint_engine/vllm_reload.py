@@ -39,6 +39,9 @@ class LayerwiseReload:
     layers that were complete have the new weights then, and the others the old ones.
     """
 
+    # Until the layers are complete; what `load` is given has to hold still so long.
+    keeps_tensors = True
+
     def __init__(self, worker: Any) -> None:
         self._worker = worker
         self._model: torch.nn.Module = worker.get_model()
@@ -75,7 +78,7 @@ class LayerwiseReload:
                 # Nothing was loaded into the head itself, but kernels of the CPU use a packed copy.
                 head.quant_method.process_weights_after_loading(head)
         self._drop()
-        self._reset_derived_state()
+        reset_derived_state(self._worker)
         if self._worker.device.type != "cpu":
             torch.accelerator.synchronize()
 
@@ -96,18 +99,17 @@ class LayerwiseReload:
         # A reload that somebody left unfinished would be continued with its old buffers.
         self._put_back()
         self._has_begun = True
-        self._is_tied = _has_tied_head(self._model)
+        self._is_tied = has_tied_head(self._model)
         initialize_layerwise_reload(self._model)
         self._expert_kernels.set_aside(self._model)
-        if _has_draft_model(self._worker):
-            _logger.warning("The draft model keeps its weights: only the main model is updated")
+        warn_of_draft_model(self._worker)
 
     def _put_back(self) -> None:
         from vllm.config import set_current_vllm_config
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
         count = 0
-        for _, info in _open_layers(self._model):
+        for _, info in open_layers(self._model):
             # As if nothing had come for this layer: then vLLM puts its old tensors back.
             info.loaded_weights.clear()
             info.load_numel = 0
@@ -121,13 +123,6 @@ class LayerwiseReload:
     def _drop(self) -> None:
         self._head = None
         self._embeddings = []
-
-    def _reset_derived_state(self) -> None:
-        runner = self._worker.model_runner
-        for name in ("reset_lora_state", "reset_encoder_cache", "reset_mm_cache"):
-            reset = getattr(runner, name, None)
-            if callable(reset):
-                reset()
 
     # Tied embeddings
 
@@ -175,7 +170,7 @@ class LayerwiseReload:
             )
 
 
-def _open_layers(model: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, Any]]:
+def open_layers(model: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, Any]]:
     """The layers that a reload has opened and not yet completed, with vLLM's notes on each."""
     from vllm.model_executor.model_loader.reload import layerwise
 
@@ -195,7 +190,7 @@ def _embedding_layers(model: torch.nn.Module) -> list[tuple[str, Any]]:
     ]
 
 
-def _has_tied_head(model: torch.nn.Module) -> bool:
+def has_tied_head(model: torch.nn.Module) -> bool:
     layers = _embedding_layers(model)
     return any(
         name.endswith(_HEAD.removesuffix(".weight"))
@@ -220,9 +215,19 @@ def _tied_heads(model: torch.nn.Module) -> list[Any]:
     ]
 
 
-def _has_draft_model(worker: Any) -> bool:
+def reset_derived_state(worker: Any) -> None:
+    """Drops what the runner of ``worker`` has computed from old weights."""
+    for name in ("reset_lora_state", "reset_encoder_cache", "reset_mm_cache"):
+        reset = getattr(worker.model_runner, name, None)
+        if callable(reset):
+            reset()
+
+
+def warn_of_draft_model(worker: Any) -> None:
+    """Logs that a draft model is not updated, if there is one."""
     get_draft_model = getattr(worker.model_runner, "get_draft_model", None)
-    return callable(get_draft_model) and get_draft_model() is not None
+    if callable(get_draft_model) and get_draft_model() is not None:
+        _logger.warning("The draft model keeps its weights: only the main model is updated")
 
 
 def check_layers(model: torch.nn.Module) -> None:
@@ -235,38 +240,44 @@ def check_layers(model: torch.nn.Module) -> None:
     from vllm.model_executor.layers.linear import UnquantizedLinearMethod
 
     names = {id(layer): name for name, layer in model.named_modules()}
-    for layer, info in _open_layers(model):
+    for layer, info in open_layers(model):
         if info.load_numel <= 0:
             continue
         name = names[id(layer)]
         if isinstance(getattr(layer, "quant_method", None), UnquantizedLinearMethod):
-            _check_linear(name, layer, info)
-        _check_experts(name, layer, info)
+            loaded = {parameter for parameter, _ in info.loaded_weights}
+            check_elements(name, layer, loaded, info.load_numel)
+        parts: dict[int, set[object]] = {}
+        for parameter, arguments in info.loaded_weights:
+            expert = arguments.arguments.get("expert_id")
+            if isinstance(expert, int):
+                part = (parameter, arguments.arguments.get("shard_id"))
+                parts.setdefault(expert, set()).add(part)
+        check_experts(name, layer, parts)
 
 
-def _check_linear(name: str, layer: torch.nn.Module, info: Any) -> None:
-    loaded = {parameter for parameter, _ in info.loaded_weights}
-    # A bias is never taken away from its layer, so one that is not loaded keeps its values.
+def check_elements(name: str, layer: torch.nn.Module, loaded: set[str], count: int) -> None:
+    """Raises ``UpdateError`` when ``count`` elements are fewer than the parameters have.
+
+    What vLLM does not take away from a layer keeps its values when it is not among ``loaded``:
+    biases, since vLLM 0.32.
+    """
+    from vllm.model_executor.model_loader.reload import meta
+
     expected = sum(
         tensor.numel()
         for parameter, tensor in layer.named_parameters(recurse=False)
-        if parameter != "bias" or parameter in loaded
+        if parameter not in meta.SKIP_TENSORS or parameter in loaded
     )
-    if info.load_numel < expected:
+    if count < expected:
         raise UpdateError(
-            f"the checkpoint has only a part of the layer {name}: {info.load_numel} of {expected} "
+            f"the checkpoint has only a part of the layer {name}: {count} of {expected} "
             "elements; update with a complete checkpoint"
         )
 
 
-def _check_experts(name: str, layer: torch.nn.Module, info: Any) -> None:
-    """Every expert must be there, and all with the same parts."""
-    parts: dict[int, set[object]] = {}
-    for parameter, arguments in info.loaded_weights:
-        expert = arguments.arguments.get("expert_id")
-        if isinstance(expert, int):
-            part = (parameter, arguments.arguments.get("shard_id"))
-            parts.setdefault(expert, set()).add(part)
+def check_experts(name: str, layer: torch.nn.Module, parts: dict[int, set[object]]) -> None:
+    """Raises ``UpdateError`` unless all experts, or none, were loaded, and with the same parts."""
     if not parts:
         return
     count = getattr(getattr(layer, "moe_config", None), "num_logical_experts", 0)

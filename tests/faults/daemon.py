@@ -197,7 +197,7 @@ class Answer:
 class Daemon:
     """``checkpoint-engine serve`` on a unix socket, as a context."""
 
-    def __init__(self, folders: Folders, socket_path: Path, *more: str) -> None:
+    def __init__(self, folders: Folders, socket_path: Path, *more: str, **variables: str) -> None:
         self.folders = folders
         self._socket = socket_path
         self._arguments = [
@@ -209,7 +209,7 @@ class Daemon:
             *folders.flags,
             *more,
         ]
-        self.program = Program(*self._arguments)
+        self.program = Program(*self._arguments, **variables)
         wait_until(self._is_up, "the daemon answers")
 
     def _is_up(self) -> bool:

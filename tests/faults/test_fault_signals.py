@@ -63,6 +63,8 @@ def test_update_is_stopped_while_it_delivers(
     assert engine.workers[0].paused.wait(10)
     program.send(number)
     program.send(number)  # an impatient second one may not cut the clean-up short
+    # The other worker has been told: the update is over, whatever this one does.
+    wait_until(lambda: not engine.workers[1].busy.locked(), "the update is ended")
     engine.workers[0].resumed.set()
     ended = program.wait(10)
     ended.check_orderly()
@@ -140,6 +142,8 @@ def test_daemon_is_stopped_while_it_delivers(
     update = Background(daemon, engine)
     assert engine.workers[0].paused.wait(10)
     daemon.program.send(number)
+    # What is refused because the daemon is stopping tells that its updates have been ended.
+    wait_until(lambda: daemon.register("late", samples.first).status == 503, "it is stopping")
     engine.workers[0].resumed.set()
     # The client that waits is told before the server goes.
     update.answer().check_failure(503, "cancelled", "stopping")

@@ -1,4 +1,4 @@
-"""Updates of workers on simulated GPUs: every byte, rings of all sizes, memory given back."""
+"""Updates of workers on simulated GPUs: every byte, every ring, memory that is given back."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from reference import deliver, device_bytes, files_of, start_update
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
     from daemon import Daemon
     from reference import ReferenceEngine
 

@@ -90,8 +90,7 @@ def test_a_call_that_fails_in_the_daemon(
         answer = start_update(daemon, "step-0", engine)
         assert answer.status == status, answer.body
         text = str(answer.body["error"])
-        for words in (call, word, "GPU"):
-            assert words in text, text
+        assert all(part in text for part in (call, word, "GPU")), text
         assert answer.seconds < PROMPT_S
         assert device_bytes(daemon.program.pid) == 0
         deliver(daemon, "step-1", checkpoints[1], engine)
@@ -157,8 +156,12 @@ def test_a_daemon_without_a_gpu_tells_why(cuda_library: str, sockets: Path) -> N
     ended.check_failure("CUDA_VISIBLE_DEVICES")
     ended = run(*arguments, "--cuda-library", "/nonexistent/libcuda.so")
     ended.check_failure("/nonexistent/libcuda.so", "--device host")
-    fault = "cuDevicePrimaryCtxRetain:2:2"
-    ended = run(*arguments, "--cuda-library", cuda_library, SIMULATED_CUDA_FAIL=fault)
+    ended = run(
+        *arguments,
+        "--cuda-library",
+        cuda_library,
+        SIMULATED_CUDA_FAIL="cuDevicePrimaryCtxRetain:2:2",
+    )
     ended.check_failure("cuDevicePrimaryCtxRetain", "GPU")
 
 

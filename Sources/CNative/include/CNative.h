@@ -5,6 +5,7 @@
 
 #include "CNativeCUDA.h"
 #include "CNativeCopy.h"
+#include "CNativeNCCL.h"
 #include "CNativeSystem.h"
 #include "CNativeZeroMQ.h"
 

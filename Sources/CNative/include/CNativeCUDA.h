@@ -18,6 +18,7 @@ enum {
     CE_CUDA_HOST_REGISTER_PORTABLE = 1,
     CE_CUDA_HOST_REGISTER_READ_ONLY = 8,
     CE_CUDA_IPC_LAZY_ENABLE_PEER_ACCESS = 1,
+    CE_CUDA_ATTRIBUTE_READ_ONLY_HOST_REGISTER = 113,
     CE_CUDA_MEMORY_TYPE_DEVICE = 2,
     CE_CUDA_HANDLE_BYTES = 64,
     CE_CUDA_UUID_BYTES = 16
@@ -66,6 +67,7 @@ _Static_assert(sizeof(ce_cuda_memcpy2d) == 128, "CUDA_MEMCPY2D has 128 bytes");
     X(cuDeviceGetName, (char *, int, int))                                                      \
     X(cuDeviceGetUuid_v2, (ce_cuda_uuid *, int))                                                \
     X(cuDeviceTotalMem_v2, (size_t *, int))                                                     \
+    X(cuDeviceGetAttribute, (int *, int, int))                                                  \
     X(cuDeviceCanAccessPeer, (int *, int, int))                                                 \
     X(cuDevicePrimaryCtxRetain, (uintptr_t *, int))                                             \
     X(cuDevicePrimaryCtxRelease_v2, (int))                                                      \

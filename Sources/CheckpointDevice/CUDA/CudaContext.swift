@@ -40,6 +40,17 @@ public final class CudaContext: Sendable {
         return (free, total)
     }
 
+    /// Whether host memory that is mapped for reading can be pinned.
+    func canPinForReading() throws(DeviceError) -> Bool {
+        var result: CInt = 0
+        // SAFETY: the result is written to a variable that outlives the call.
+        try unsafe table.check(
+            table.raw.cuDeviceGetAttribute(
+                &result, CInt(CE_CUDA_ATTRIBUTE_READ_ONLY_HOST_REGISTER), device.handle),
+            "cuDeviceGetAttribute", "tell how \(device) pins memory")
+        return result != 0
+    }
+
     /// Whether this GPU can write to the memory of `other` without the host.
     public func canAccess(_ other: CudaContext) throws(DeviceError) -> Bool {
         var result: CInt = 0

@@ -20,19 +20,22 @@ public final class PinnedFile: @unchecked Sendable {
 
     /// Maps the file at `path`, which has to be the one of `inode` and `byteCount`, and pins it with
     /// `threadCount` threads. Keeps nothing when it throws.
+    ///
+    /// The file is pinned for reading where the driver can: pinning for writing counts as a write to it.
     init(
         path: String, inode: UInt64, byteCount: Int, context: CudaContext, threadCount: Int
     ) throws(DeviceError) {
-        let (address, isWritable) = try unsafe Self.map(path, inode: inode, byteCount: byteCount)
-        unsafe self.address = unsafe address
         self.path = path
         self.inode = inode
         self.byteCount = byteCount
         self.context = context
+        let canRead = try context.canPinForReading()
+        unsafe self.address = try unsafe Self.map(
+            path, inode: inode, byteCount: byteCount, writes: !canRead)
         let flags =
             CUnsignedInt(CE_CUDA_HOST_REGISTER_PORTABLE)
-            | (isWritable ? 0 : CUnsignedInt(CE_CUDA_HOST_REGISTER_READ_ONLY))
-        let job = PinJob(
+            | (canRead ? CUnsignedInt(CE_CUDA_HOST_REGISTER_READ_ONLY) : 0)
+        let job = unsafe PinJob(
             base: UInt(bitPattern: address), byteCount: byteCount, flags: flags, context: context)
         BlockingThread.runAll("ckpt-pin", count: min(threadCount, job.chunkCount)) { _ in
             job.work()
@@ -66,16 +69,11 @@ public final class PinnedFile: @unchecked Sendable {
     }
 
     @unsafe
-    private static func map(_ path: String, inode: UInt64, byteCount: Int)
-        throws(DeviceError) -> (UnsafeMutableRawPointer, isWritable: Bool)
+    private static func map(_ path: String, inode: UInt64, byteCount: Int, writes: Bool)
+        throws(DeviceError) -> UnsafeMutableRawPointer
     {
-        // Pinning wants a writable mapping unless the GPU reads the host's page tables.
-        var isWritable = true
-        var descriptor = unsafe ce_open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0)
-        if descriptor < 0 {
-            isWritable = false
-            descriptor = unsafe ce_open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0)
-        }
+        let mode = writes ? O_RDWR : O_RDONLY
+        let descriptor = unsafe ce_open(path, mode | O_CLOEXEC | O_NOFOLLOW, 0)
         guard descriptor >= 0 else {
             throw DeviceError(
                 .unusablePath, "cannot open \(path)", call: "open", errorNumber: errno)
@@ -91,7 +89,7 @@ public final class PinnedFile: @unchecked Sendable {
         }
         // SAFETY: a fresh mapping touches no memory that is in use.
         let address = unsafe mmap(
-            nil, max(byteCount, 1), isWritable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED,
+            nil, max(byteCount, 1), writes ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED,
             descriptor, 0)
         guard let address = unsafe address, unsafe address != MAP_FAILED else {
             throw DeviceError(
@@ -99,7 +97,7 @@ public final class PinnedFile: @unchecked Sendable {
         }
         // Huge pages pin faster where the system allows them in shared memory; a refusal is fine.
         unsafe madvise(address, max(byteCount, 1), MADV_HUGEPAGE)
-        return unsafe (address, isWritable)
+        return unsafe address
     }
 }
 

@@ -4,7 +4,9 @@ public import CheckpointDevice
 public struct GatherExchangeStep: Sendable {
     /// The GPU's place among those of the run.
     public let index: Int
-    /// The bytes of the ring that each GPU has staged.
+    /// The host that alone has the bucket; `nil` when this one has it.
+    public let owner: Int?
+    /// The bytes of the ring that each GPU brings to the others.
     public let shares: [Range<Int>]
     /// The ring of each GPU.
     public let rings: [DeviceAddress]

@@ -18,16 +18,22 @@ public final class GatherRun: Sendable {
         /// The ring of each GPU, in the order of `gpus`.
         public let rings: [DeviceMemory]
         public let exchange: any GatherExchange
+        /// Which host this is among those of the update.
+        public let host: Int
+        /// How many GPUs of each host fetch and pass on what only one host has.
+        public let railCount: Int
 
         public init(
             gpus: [GPU], plan: GatherPlan, sources: [(file: PinnedFile, dataOffset: Int)],
-            rings: [DeviceMemory], exchange: any GatherExchange
+            rings: [DeviceMemory], exchange: any GatherExchange, host: Int = 0, railCount: Int = 0
         ) {
             self.gpus = gpus
             self.plan = plan
             self.sources = sources
             self.rings = rings
             self.exchange = exchange
+            self.host = host
+            self.railCount = railCount
         }
     }
 
@@ -74,7 +80,8 @@ public final class GatherRun: Sendable {
             do throws(DeviceError) {
                 if index < job.gpus.count { try queueAll(index) } else { try followAll() }
             } catch {
-                state.update { $0.failure = $0.failure ?? error }
+                // What fails because the run was cancelled is no news.
+                state.update { if !$0.isCancelled { $0.failure = $0.failure ?? error } }
                 job.exchange.cancel()
             }
         }
@@ -90,6 +97,23 @@ public final class GatherRun: Sendable {
             try? gpu.stageStream.synchronize()
             try? gpu.gatherStream.synchronize()
         }
+    }
+}
+
+// MARK: - Who does what
+
+extension GatherRun.Job {
+    /// The bytes of a bucket that GPU `index` brings to the others of this host.
+    func share(_ bucket: Int, _ index: Int) -> Range<Int> {
+        guard plan.buckets[bucket].owner != nil else {
+            return plan.share(index, of: gpus.count, in: bucket)
+        }
+        return index < railCount ? plan.share(index, of: railCount, in: bucket) : 0..<0
+    }
+
+    /// The bytes that it copies from this host's memory.
+    func stagedShare(_ bucket: Int, _ index: Int) -> Range<Int> {
+        plan.buckets[bucket].owner ?? host == host ? share(bucket, index) : 0..<0
     }
 }
 
@@ -118,9 +142,8 @@ extension GatherRun {
         let stream = job.gpus[index].stageStream
         let mark = marks[index]
         let ring = job.rings[index].address
-        let share = job.plan.share(index, of: job.gpus.count, in: bucket)
         try stream.record(mark.stageStart(bucket))
-        for piece in job.plan.pieces(of: bucket, in: share) {
+        for piece in job.plan.pieces(of: bucket, in: job.stagedShare(bucket, index)) {
             let (file, dataOffset) = job.sources[piece.shard]
             var done = 0
             while done < piece.byteCount {
@@ -143,12 +166,10 @@ extension GatherRun {
         let mark = marks[index]
         try stream.wait(for: mark.staged(bucket))
         try stream.record(mark.gatherStart(bucket))
-        let shares = job.gpus.indices.map {
-            job.plan.share($0, of: job.gpus.count, in: bucket)
-        }
         try job.exchange.queue(
             GatherExchangeStep(
-                index: index, shares: shares,
+                index: index, owner: job.plan.buckets[bucket].owner,
+                shares: job.gpus.indices.map { job.share(bucket, $0) },
                 rings: job.rings.map(\.address), stream: stream))
         try stream.record(mark.gathered(bucket))
     }

@@ -26,22 +26,24 @@ extension GatherRun {
         for (index, mark) in marks.enumerated() {
             let gpu = job.gpus[index].device.index
             for bucket in job.plan.buckets.indices {
-                let share = job.plan.share(index, of: job.gpus.count, in: bucket).count
-                if let start = mark.time(of: mark.stageStart(bucket)),
+                let staged = job.stagedShare(bucket, index).count
+                let share = job.share(bucket, index).count
+                if staged > 0, let start = mark.time(of: mark.stageStart(bucket)),
                     let end = mark.time(of: mark.staged(bucket))
                 {
                     spans.append(
                         GatherSpan(
                             gpu: gpu, bucket: bucket, stage: .stage, start: start, end: end,
-                            byteCount: share))
+                            byteCount: staged))
                 }
-                if job.gpus.count > 1, let start = mark.time(of: mark.gatherStart(bucket)),
+                if job.gpus.count > 1 || job.railCount > 0,
+                    let start = mark.time(of: mark.gatherStart(bucket)),
                     let end = mark.time(of: mark.gathered(bucket))
                 {
                     spans.append(
                         GatherSpan(
                             gpu: gpu, bucket: bucket, stage: .gather, start: start, end: end,
-                            byteCount: share * (job.gpus.count - 1)))
+                            byteCount: share * max(1, job.gpus.count - 1)))
                 }
             }
         }

@@ -151,6 +151,9 @@ extension EngineClient {
     ) async throws(WorkerError) -> Answer {
         var request = HTTPClientRequest(url: engine.url(path))
         request.method = method
+        // An engine's server may drop a connection after it has answered with an error, without saying
+        // so; a call never meets what the one before has left.
+        request.headers.add(name: "connection", value: "close")
         if engine.unixSocketPath != nil { request.headers.add(name: "host", value: "localhost") }
         if let body {
             request.headers.add(name: "content-type", value: "application/json")

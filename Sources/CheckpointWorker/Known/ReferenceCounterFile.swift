@@ -1,9 +1,10 @@
 import CNative
+import CheckpointNative
 import Glibc
 import Synchronization
 
 /// The shared file in which workers that use torch count down when they let go of exported memory:
-/// `/dev/shm/torch_PID_RANDOM`. The last reference unmaps and removes it.
+/// `/dev/shm/checkpoint-engine-counters-UID-PID-RANDOM`. The last reference unmaps and removes it.
 ///
 /// Source: `RefcountedMapAllocator` and `CudaIPCSentData` of torch 2.13. A 32-bit count of
 /// the file's mappings is at byte 0: workers add and subtract theirs, and whoever makes it zero
@@ -21,16 +22,28 @@ public final class ReferenceCounterFile: @unchecked Sendable {
     private static let byteCount = headerByteCount + slotCount * MemoryLayout<Int64>.stride
     private static let directory = "/dev/shm"
 
-    /// What workers open it by: `/torch_PID_RANDOM`.
+    /// What workers open it by, as `shm_open` takes it.
     public let name: String
     private let address: UnsafeMutableRawPointer
     private let nextSlot = Mutex(0)
 
     private var path: String { Self.directory + name }
 
+    private static var prefix: String { "checkpoint-engine-counters-\(getuid())-" }
+
+    /// Removes the files of processes that are gone.
+    public static func sweep() {
+        for name in DirectoryListing.names(in: directory) where name.hasPrefix(prefix) {
+            let owner = name.dropFirst(prefix.count).prefix { $0 != "-" }
+            guard let pid = pid_t(owner), kill(pid, 0) != 0, errno == ESRCH else { continue }
+            // SAFETY: the bridged string lives for the call.
+            _ = unsafe unlink("\(directory)/\(name)")
+        }
+    }
+
     /// Makes the file, with all counters zero.
     public init() throws(WorkerError) {
-        name = "/torch_\(getpid())_\(UInt32.random(in: 0 ... .max))"
+        name = "/\(Self.prefix)\(getpid())-\(UInt32.random(in: 0 ... .max))"
         let path = Self.directory + name
         let descriptor = unsafe ce_open(
             path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)

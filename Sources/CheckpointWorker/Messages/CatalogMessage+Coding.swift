@@ -68,7 +68,12 @@ extension CatalogMessage {
         return DeviceSegment(handle: handle, byteCount: byteCount, dataOffset: dataOffset)
     }
 
-    private static func tensors(_ bytes: [UInt8], in rooms: [Int])
+    /// The rows that ``body(_:)`` has written on another host; segments and offsets are that host's.
+    public static func rows(of body: [UInt8]) throws(WorkerError) -> [TensorEntry] {
+        try tensors(body, in: nil)
+    }
+
+    private static func tensors(_ bytes: [UInt8], in rooms: [Int]?)
         throws(WorkerError) -> [TensorEntry]
     {
         var tensors: [TensorEntry] = []
@@ -92,7 +97,7 @@ extension CatalogMessage {
     }
 
     /// `[name, dtype, [dimension, …], segment, offset]`; `nil` when the tensor is impossible.
-    private static func row(_ cursor: inout JSONCursor, in rooms: [Int])
+    private static func row(_ cursor: inout JSONCursor, in rooms: [Int]?)
         throws(JSONError) -> TensorEntry?
     {
         try cursor.beginArray()
@@ -114,7 +119,8 @@ extension CatalogMessage {
         guard try !cursor.nextElement(), let dtype, let shape = Shape(dimensions),
             let byteCount = shape.byteCount(of: dtype),
             let range = ByteRange(offset: offset, byteCount: byteCount),
-            rooms.indices.contains(segment), range.end <= rooms[segment]
+            segment >= 0,
+            rooms.map({ $0.indices.contains(segment) && range.end <= $0[segment] }) ?? true
         else { return nil }
         return TensorEntry(
             name: name, dtype: dtype, shape: shape, shard: segment, range: range)

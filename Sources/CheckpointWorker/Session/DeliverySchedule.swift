@@ -15,12 +15,15 @@ public struct DeliverySchedule: Hashable, Sendable {
     public let buckets: [Bucket]
     /// Buckets that are there from the start; the others are announced as they come.
     public let availableCount: Int
+    /// Stages that begin only when they are permitted: when other hosts are as far.
+    public let gates: Set<SessionStage>
 
     /// A delivery whose bytes are all there: of host memory.
     public init(buckets: [Bucket]) { self.init(buckets: buckets, availableCount: buckets.count) }
 
-    public init(buckets: [Bucket], availableCount: Int) {
+    public init(buckets: [Bucket], availableCount: Int, gates: Set<SessionStage> = []) {
         self.buckets = buckets
+        self.gates = gates
         self.availableCount = availableCount
     }
 }

@@ -9,6 +9,8 @@ public final class LinkSignal: Sendable {
         case fail(WorkerError)
         /// So many buckets lie complete in the memory of every worker.
         case available(Int)
+        /// A gated stage may begin.
+        case permit(SessionStage)
         /// The engine's HTTP call came back with success: its workers must have committed by now.
         case engineAnswered(String)
     }
@@ -48,6 +50,9 @@ public final class LinkSignal: Sendable {
 
     /// Tells that the first `count` buckets lie complete in the memory of every worker.
     public func available(_ count: Int) { post(.available(count)) }
+
+    /// Lets a gated stage begin.
+    public func permit(_ stage: SessionStage) { post(.permit(stage)) }
 
     private func post(_ event: Event) {
         state.withLock { state in

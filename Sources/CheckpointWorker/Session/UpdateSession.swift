@@ -37,6 +37,9 @@ struct UpdateSession {
     /// Every load of a bucket, in the order in which they were told.
     private(set) var loads: [BucketLoad] = []
     private var availableCount: Int
+    /// The gate that the session waits at.
+    private(set) var waitsAt: SessionStage?
+    private var permitted: Set<SessionStage> = []
 
     init(
         endpoints: [WorkerEndpoint], schedule: DeliverySchedule, hello: ServerHello,
@@ -144,6 +147,13 @@ extension UpdateSession {
         availableCount = max(availableCount, count)
         guard failure == nil, progress.stage == .reload else { return [] }
         return workers.indices.flatMap { sendBuckets(to: $0) }
+    }
+
+    /// A gated stage may begin.
+    mutating func permit(_ stage: SessionStage, at now: ContinuousClock.Instant) -> [Action] {
+        permitted.insert(stage)
+        guard failure == nil, waitsAt == stage else { return [] }
+        return advance(to: stage, at: now)
     }
 
     /// A failure outside the session: the engine's HTTP call, the deadline, the user.
@@ -271,6 +281,11 @@ extension UpdateSession {
             stage != .release
                 || workers.allSatisfy({ $0.loadedBuckets == schedule.buckets.count })
         else { return [] }
+        if schedule.gates.contains(stage), !permitted.contains(stage) {
+            waitsAt = stage
+            return []
+        }
+        waitsAt = nil
         progress.stage = stage
         progress.stageStarts.append((stage, now))
         switch stage {

@@ -113,7 +113,8 @@ public struct WorkerLink {
         self.delimiter = try ZeroMQFrame([], table: context.table)
         self.writer = ServerFrames(
             memory: configuration.memory, schedule: configuration.schedule,
-            tensors: configuration.tensors, counters: configuration.counters, knownBody: configuration.catalogBody)
+            tensors: configuration.tensors, counters: configuration.counters,
+            knownBody: configuration.catalogBody)
         self.session = UpdateSession(
             endpoints: configuration.endpoints, schedule: configuration.schedule,
             hello: ServerHello(
@@ -151,6 +152,7 @@ extension WorkerLink {
             observer.linkProgressed(
                 session.progress, touchesWeights: session.hasTouchedWeights,
                 doneCount: session.doneCount)
+            if let stage = session.waitsAt { observer.linkWaits(at: stage) }
         }
         if let failure = session.failure { throw failure }
     }
@@ -167,6 +169,7 @@ extension WorkerLink {
         for event in signal.take() {
             switch event {
             case .fail(let error): try perform(session.fail(error))
+            case .permit(let stage): try perform(session.permit(stage, at: .now))
             case .available(let count): try perform(session.available(count))
             case .engineAnswered(let engine):
                 answers[engine] = ContinuousClock.now + configuration.answerGrace

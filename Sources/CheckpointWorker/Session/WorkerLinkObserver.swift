@@ -6,4 +6,12 @@ public protocol WorkerLinkObserver: Sendable {
     /// Called after each step. `doneCount` buckets are loaded by every worker, and their memory may be
     /// written to again.
     func linkProgressed(_ progress: SessionProgress, touchesWeights: Bool, doneCount: Int)
+
+    /// The workers are ready for a gated stage; called again until it is permitted.
+    func linkWaits(at stage: SessionStage)
+}
+
+extension WorkerLinkObserver {
+    /// For links without gates.
+    public func linkWaits(at stage: SessionStage) {}
 }

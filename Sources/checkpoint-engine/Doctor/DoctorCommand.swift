@@ -25,8 +25,7 @@ struct DoctorCommand: AsyncParsableCommand {
         let variables = Variables.process
         let printsJSON = try variables.isOn(json, "json")
         let examination = Examination(
-            configuration: try engineOptions.configuration(variables),
-            ncclNames: PythonLibraries.nccl(variables))
+            configuration: try engineOptions.configuration(variables))
         let report = DoctorReport(findings: examination.run())
         Terminal.standardOutput.write(printsJSON ? try JSONOutput.text(report) : report.text())
         if report.isMissingSomething { throw ExitCode(CommandError.Code.failure.rawValue) }

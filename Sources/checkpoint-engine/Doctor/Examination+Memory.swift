@@ -40,10 +40,15 @@ extension Examination {
         return Finding("memory", .ok, "\(TextFormat.bytes(count)) available")
     }
 
-    func lockedMemory() -> Finding {
+    func lockedMemory(hasGPU: Bool) -> Finding {
         let subject = "locked memory"
         switch ProcessLimits.current().soft("Max locked memory") {
         case .unlimited: return Finding(subject, .ok, "unlimited")
+        case .value(let count) where hasGPU:
+            return Finding(
+                subject, .warn, "at most \(TextFormat.bytes(count))",
+                remedy: "checkpoints are pinned for GPUs: ulimit -l unlimited, "
+                    + "LimitMEMLOCK=infinity of the service, or docker run --ulimit memlock=-1")
         case .value(let count):
             return Finding(
                 subject, .info, "at most \(TextFormat.bytes(count)): enough for engines on the CPU")

@@ -11,13 +11,12 @@ struct Examination {
     static let fileCountMin = 1024
 
     let configuration: EngineConfiguration
-    /// Files of the NCCL library inside Python packages.
-    let ncclNames: [String]
 
     func run() -> [Finding] {
-        [
-            zeroMQ(), cuda(), nccl(), gpus(), sharedMemory(), machineMemory(),
-            lockedMemory(), openFiles(), runtimeDirectory(),
+        let gpus = cuda()
+        return [zeroMQ()] + gpus + [
+            nccl(), sharedMemory(), machineMemory(),
+            lockedMemory(hasGPU: gpus.count > 1), openFiles(), runtimeDirectory(),
         ] + leftovers()
     }
 

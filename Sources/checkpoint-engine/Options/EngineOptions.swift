@@ -7,8 +7,8 @@ struct EngineOptions: ParsableArguments {
         name: .customLong("bucket-size"),
         help: Variables.help(
             "bucket-size",
-            "The most bytes that a worker loads at once, for example 512MiB (the default); on GPUs "
-                + "the size of a slot, of which there are two.",
+            "The most bytes that a worker loads at once, for example 512MiB (the default); on "
+                + "GPUs half of the memory that buckets follow one another in.",
             "bytes"))
     var bucketSize: ByteCountValue?
 
@@ -49,6 +49,8 @@ struct EngineOptions: ParsableArguments {
 
     @OptionGroup var gpuOptions: GPUOptions
 
+    @OptionGroup var hostOptions: HostOptions
+
     func configuration(_ variables: Variables) throws -> EngineConfiguration {
         let bucket = try variables.value(bucketSize, "bucket-size")?.byteCount
         return EngineConfiguration(
@@ -60,7 +62,8 @@ struct EngineOptions: ParsableArguments {
             readThreadCount: try variables.value(readThreads, "read-threads")?.count,
             bucketByteCountMax: bucket ?? EngineConfiguration.bucketByteCountDefault,
             zeroMQLibraryNames: try zeroMQOptions.libraryNames(variables),
-            gpu: try gpuOptions.configuration(variables))
+            gpu: try gpuOptions.configuration(variables),
+            hosts: try hostOptions.configuration(variables))
     }
 
     /// Workers open paths below it, so it has to be absolute.

@@ -59,6 +59,11 @@ struct Variables: Sendable {
         return value
     }
 
+    /// A variable that others set, as it is; `nil` for an empty one.
+    func plain(_ name: String) -> String? { values[name].flatMap { $0.isEmpty ? nil : $0 } }
+
+    func number(_ name: String) -> Int? { values[name].flatMap { Int($0) } }
+
     private func text(_ flag: String) -> String? {
         guard let text = values[Self.name(flag)], !text.isEmpty else { return nil }
         return text

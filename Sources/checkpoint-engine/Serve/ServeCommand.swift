@@ -74,6 +74,7 @@ struct ServeCommand: AsyncParsableCommand {
         let signals = try StopSignals.install()
         let engine = try CheckpointEngine(configuration: configuration, logger: logger)
         do {
+            try await engine.joinHosts()
             try await serve(
                 engine, signals, logger,
                 ControlConfiguration(

@@ -133,6 +133,10 @@ struct UpdateCommand: AsyncParsableCommand {
 
     func run() async throws {
         let variables = Variables.process
+        try await TorchrunSiblings.run(variables) { try await run(variables) }
+    }
+
+    private func run(_ variables: Variables) async throws {
         let order = try updateOrder(variables)
         let configuration = try engineOptions.configuration(variables)
         // The command itself says how the update ended.

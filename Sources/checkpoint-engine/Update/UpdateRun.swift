@@ -17,6 +17,7 @@ struct UpdateRun: Sendable {
         // A checkpoint that cannot be used is told at once, not after the wait for the engines.
         _ = try CheckpointSource.open(paths: [order.path])
         try await waitForEngines()
+        try await engine.joinHosts()
         let checkpoint = try await register()
         if let path = order.metasFile { try await saveMetas(path) }
         let status = try await update()

@@ -1,8 +1,9 @@
 import Glibc
 
-enum DirectoryListing {
+/// The contents of directories.
+public enum DirectoryListing {
     /// The names in a directory, without `.` and `..`; none where it cannot be read.
-    static func names(in path: String) -> [String] {
+    public static func names(in path: String) -> [String] {
         // SAFETY: the stream is used by this call alone and closed before it returns; an entry is
         // valid until the next readdir of the same stream, and its name is copied at once.
         guard let stream = unsafe opendir(path) else { return [] }

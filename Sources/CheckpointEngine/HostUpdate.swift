@@ -1,0 +1,46 @@
+import CheckpointHosts
+import CheckpointWorker
+import Synchronization
+
+/// One update that several hosts make together, as this host sees it: the hosts wait for each other before
+/// any engine's weights are touched and before any is committed.
+final class HostUpdate: Sendable {
+    /// What all hosts wait for each other at.
+    static let gates: Set<SessionStage> = [.reload, .commit]
+
+    private let group: HostGroup
+    let scope: String
+    private let deadline: ContinuousClock.Instant
+    private let signal: LinkSignal
+    private let passed = Mutex<Set<SessionStage>>([])
+
+    init(
+        _ group: HostGroup, scope: String, deadline: ContinuousClock.Instant, signal: LinkSignal
+    ) {
+        self.group = group
+        self.scope = scope
+        self.deadline = deadline
+        self.signal = signal
+    }
+
+    /// The workers of this host are ready for `stage`; it begins when those of all hosts are.
+    func arrived(at stage: SessionStage) {
+        guard passed.withLock({ $0.insert(stage).inserted }) else { return }
+        Task {
+            do throws(HostError) {
+                _ = try await group.exchange(scope, "\(stage)", [], deadline: deadline)
+                signal.permit(stage)
+            } catch {
+                signal.fail(error)
+            }
+        }
+    }
+}
+
+extension LinkSignal {
+    func fail(_ error: HostError) {
+        fail(
+            WorkerError(
+                error.code == .deadlineExceeded ? .deadlineExceeded : .hostFailed, error.message))
+    }
+}

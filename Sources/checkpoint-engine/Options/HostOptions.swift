@@ -1,0 +1,79 @@
+import ArgumentParser
+import CheckpointControl
+import CheckpointEngine
+import CheckpointHosts
+import FoundationEssentials
+
+/// Flags about several hosts that update together, the same for `update` and `serve`.
+struct HostOptions: ParsableArguments {
+    @Option(
+        name: .customLong("rendezvous"),
+        help: Variables.help(
+            "rendezvous",
+            "Where the daemons of several hosts meet: the address and port of host 0, the same on "
+                + "all. Under torchrun on several nodes it is MASTER_ADDR and MASTER_PORT + 1.",
+            "host:port"))
+    var rendezvous: ListenValue?
+
+    @Option(
+        name: .customLong("hosts"),
+        help: Variables.help(
+            "hosts", "How many hosts update together (default: 1, or torchrun's nodes).", "count"))
+    var hosts: CountValue?
+
+    @Option(
+        name: .customLong("host-rank"),
+        help: Variables.help(
+            "host-rank",
+            "Which of the hosts this is, from 0 on (default: torchrun's node rank).", "rank"))
+    var rank: RankValue?
+
+    @Option(
+        name: .customLong("rendezvous-token-file"),
+        help: Variables.help(
+            "rendezvous-token-file",
+            "A file with a token that the daemons of all hosts have to know; it is needed "
+                + "where the rendezvous is not on loopback. Under torchrun the id of the run stands "
+                + "for it, which keeps other runs out, but nobody who wants to get in.", "file"),
+        completion: .file())
+    var tokenFile: PathValue?
+
+    func configuration(_ variables: Variables) throws -> HostGroupConfiguration? {
+        let place = TorchrunPlace(variables)
+        guard let address = try variables.value(rendezvous, "rendezvous")?.address else {
+            guard let place, place.hostCount > 1 else { return nil }
+            return HostGroupConfiguration(
+                address: place.masterAddress, port: place.masterPort + 1,
+                hostCount: place.hostCount, hostRank: place.hostRank, name: Self.hostName,
+                token: try token(variables) ?? place.runID)
+        }
+        guard case .tcp(host: let host, port: let port) = address else {
+            throw ValidationError("'--rendezvous' has to be an address and a port.")
+        }
+        guard let count = try variables.value(hosts, "hosts")?.count ?? place?.hostCount,
+            let rank = try variables.value(rank, "host-rank")?.rank ?? place?.hostRank
+        else {
+            throw ValidationError("'--rendezvous' needs '--hosts' and '--host-rank'.")
+        }
+        guard rank < count else {
+            throw ValidationError("'--host-rank' is \(rank), but there are \(count) '--hosts'.")
+        }
+        let token = try token(variables)
+        guard address.isLocal || token != nil else {
+            throw ValidationError(
+                "Other machines can reach \(address): set '--rendezvous-token-file', the same token "
+                    + "on all hosts.")
+        }
+        return HostGroupConfiguration(
+            address: host, port: port, hostCount: count, hostRank: rank, name: Self.hostName,
+            token: token)
+    }
+
+    private func token(_ variables: Variables) throws -> String? {
+        try variables.value(tokenFile, "rendezvous-token-file").map {
+            try TokenFile.read($0.path).text
+        }
+    }
+
+    private static var hostName: String { ProcessInfo.processInfo.hostName }
+}
