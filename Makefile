@@ -58,7 +58,9 @@ format: ## format the Swift and Python code
 	$(PYTHON) -m ruff format python tests examples Benchmarks
 
 test-gpu: build ## run the tests on GPUs; fails where one is needed and missing
-	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) python3 -m pytest -q tests/gpu
+	scripts/setup-known-workers
+	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) PYPI_WORKER_042=$(abspath .build/known-workers/0.4.2) \
+	PYPI_WORKER_012=$(abspath .build/known-workers/0.1.2) python3 -m pytest -q tests/gpu
 
 bench: build setup ## measure registration, delivery and memory; JSON in bench-results/
 	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) Benchmarks/host.py --output bench-results/host.json
