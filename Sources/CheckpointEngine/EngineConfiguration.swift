@@ -11,7 +11,7 @@ public struct EngineConfiguration: Hashable, Sendable {
     public let memoryByteCountMax: Int?
     /// Threads that read files; `nil` chooses by the number of cores.
     public let readThreadCount: Int?
-    /// Bucket size for reloads, and the most bytes of a slot on a GPU.
+    /// Bucket size for reloads; on GPUs half of the ring that buckets follow one another in.
     public let bucketByteCountMax: Int
     /// Names and paths of ZeroMQ's library, tried in this order.
     public let zeroMQLibraryNames: [String]

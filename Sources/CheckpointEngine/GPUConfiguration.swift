@@ -21,7 +21,7 @@ public struct GPUConfiguration: Hashable, Sendable {
     public var cudaLibraryNames: [String]
     /// Names and paths of NCCL's library, tried in this order.
     public var ncclLibraryNames: [String]
-    /// Whether slots and communicators are given back after each update.
+    /// Whether rings and communicators are given back after each update.
     public var releasesMemory: Bool
     /// Threads that pin memory; `nil` chooses by the number of cores.
     public var pinThreadCount: Int?

@@ -2,7 +2,7 @@ import CheckpointTransport
 import CheckpointWorker
 import Synchronization
 
-/// What an update's link tells: to its record, and to the copies that wait for free slots.
+/// What an update's link tells: to its record, and to the copies that wait for room.
 final class LinkFollower: WorkerLinkObserver {
     private let record: UpdateRecord
     private let endpoints: [WorkerEndpoint]

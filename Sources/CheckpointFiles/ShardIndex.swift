@@ -49,8 +49,9 @@ struct ShardIndex: Sendable {
             map = entries
         }
         try cursor.end()
-        guard let map else {
-            throw SafetensorsHeaderParser.Failure(description: "there is no weight_map")
+        guard let map, !map.isEmpty else {
+            throw SafetensorsHeaderParser.Failure(
+                description: map == nil ? "there is no weight_map" : "weight_map names no tensor")
         }
         return map
     }

@@ -43,7 +43,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class DeviceSegment:
-    """A slot in a GPU's memory; tensors are counted from ``data_offset`` bytes after the start of
+    """A piece of a GPU's memory; tensors are counted from ``data_offset`` bytes after the start of
     the allocation that ``handle`` (64 bytes in hexadecimal digits) opens."""
 
     handle: str
@@ -61,7 +61,7 @@ class DeviceSegment:
         if len(segment.handle) != HANDLE_DIGITS or set(segment.handle) - set("0123456789abcdef"):
             raise ProtocolError("the handle of a segment is not 128 lower-case hexadecimal digits")
         if segment.data_offset > segment.bytes:
-            raise ProtocolError("a slot begins after the end of its allocation")
+            raise ProtocolError("a segment begins after the end of its allocation")
         return segment
 
 

@@ -1,18 +1,18 @@
-"""The server's memory of either kind: shared files of the host, or slots of a GPU."""
+"""The server's memory of either kind: shared files of the host, or memory of a GPU."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from .catalog import Catalog, DeviceSegment, Segment
-from .device_slots import DeviceSlots
+from .device_memory import DeviceSegments
 from .errors import ProtocolError
 from .segments import SegmentTensors
 
 if TYPE_CHECKING:
     from .hooks import Device
 
-Memory = SegmentTensors | DeviceSlots
+Memory = SegmentTensors | DeviceSegments
 
 
 def open_memory(catalog: Catalog, kind: str, device: Device | None) -> Memory:
@@ -28,4 +28,4 @@ def open_memory(catalog: Catalog, kind: str, device: Device | None) -> Memory:
         return SegmentTensors(files)
     if device is None:
         raise ProtocolError("the server has GPU memory, but this worker is on the CPU")
-    return DeviceSlots(slots, device.index, clones=device.clones)
+    return DeviceSegments(slots, device.index, clones=device.clones)

@@ -42,7 +42,7 @@ def update_weights_from_ipc(
     the process. They hold their values until ``post_hook`` has returned or ``abort_hook`` is
     called; what must live longer has to be copied, and an update whose load kept one fails.
 
-    On a GPU they are views of a slot of device memory and hold their values only until ``run``
+    On a GPU they are views of device memory and hold their values only until ``run``
     returns; the device is synchronised then. An update whose load kept one fails. With
     ``clones_buckets`` they are views of a copy instead, made in one piece for each bucket, and may
     be kept.

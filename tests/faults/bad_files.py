@@ -206,6 +206,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
     "index-is-no-json": (_raw_index("{"), ("index.json",)),
     "index-is-an-array": (_raw_index("[]"), ("index.json",)),
     "index-without-map": (_raw_index('{"metadata":{}}'), ("weight_map",)),
+    "index-of-nothing": (_raw_index('{"weight_map":{}}'), ("weight_map",)),
     "index-with-two-maps": (_raw_index('{"weight_map":{},"weight_map":{}}'), ("weight_map",)),
     "index-is-deep": (_raw_index("[" * 1_000_000), ("index.json",)),
     "map-is-a-list": (_index(["a"]), ("index.json",)),

@@ -8,7 +8,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 import torch
-from checkpoint_engine import device_slots, protocol, worker
+from checkpoint_engine import device_memory, protocol, worker
 from checkpoint_engine.errors import DeviceMemoryError
 from checkpoint_engine.hooks import Device
 from scripted_server import DTYPE_NAMES
@@ -42,9 +42,9 @@ class FakeGpu:
         self.synchronized = 0
         self.fails_to_close = False
         self._patch = patch
-        patch.setattr(device_slots, "driver", lambda: self)
-        patch.setattr(device_slots, "bytes_at", self.bytes_at)
-        patch.setattr(device_slots, "make_context", lambda _: None)
+        patch.setattr(device_memory, "driver", lambda: self)
+        patch.setattr(device_memory, "bytes_at", self.bytes_at)
+        patch.setattr(device_memory, "make_context", lambda _: None)
         patch.setattr(torch.cuda, "synchronize", self.synchronize)
         patch.setattr(worker, "_device", lambda _, clones: Device(0, clones))
 

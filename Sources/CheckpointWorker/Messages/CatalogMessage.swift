@@ -49,6 +49,6 @@ public struct CatalogMessage: Hashable, Sendable {
 public enum MemoryKind: String, Hashable, Sendable, CaseIterable {
     /// Files of shared memory.
     case host
-    /// Slots of a GPU's memory.
+    /// Memory of a GPU.
     case cuda
 }

@@ -105,7 +105,7 @@ def _close(address: int, device: int, errors: list[DeviceMemoryError]) -> None:
         _logger.warning("A mapping of the server's GPU memory may stay: %s", error)
 
 
-class DeviceSlots:
+class DeviceSegments:
     """Makes the tensors of a catalog from the memory of one GPU."""
 
     def __init__(
@@ -136,7 +136,7 @@ class DeviceSlots:
     def tensors(self, rows: Sequence[TensorRow]) -> list[torch.Tensor]:
         """The tensors of one bucket: views of its place, or of a copy of it.
 
-        Raises ``ProtocolError`` when they do not lie in one slot.
+        Raises ``ProtocolError`` when they do not lie in one segment.
         """
         if any(row.segment != rows[0].segment for row in rows):
             raise ProtocolError("the tensors of a bucket do not lie in one segment")
@@ -150,7 +150,7 @@ class DeviceSlots:
         return BucketViews(memory, start).tensors(rows)
 
     def synchronize(self) -> None:
-        """Waits until nothing on the GPU reads the slots any more."""
+        """Waits until nothing on the GPU reads the memory any more."""
         import torch
 
         torch.cuda.synchronize(self._device)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import scripted_server
 import torch
-from checkpoint_engine import device_slots, protocol
-from checkpoint_engine.device_slots import DeviceSlots
+from checkpoint_engine import device_memory, protocol
+from checkpoint_engine.device_memory import DeviceSegments
 from checkpoint_engine.dtypes import DTYPES
 from checkpoint_engine.errors import (
     AbortedError,
@@ -177,7 +177,7 @@ def test_a_mapping_that_does_not_close(server, recorder, gpu, slots):
 def test_all_or_nothing_is_mapped(gpu, slots):
     missing = protocol.DeviceSegment("00" * 64, 256, 0)
     with pytest.raises(DeviceMemoryError, match="INVALID_HANDLE"):
-        DeviceSlots([*slots.catalog.segments, missing], 0)
+        DeviceSegments([*slots.catalog.segments, missing], 0)
     assert (gpu.opened, gpu.closed) == (1, 1)
 
 
@@ -185,9 +185,9 @@ def test_memory_that_torch_does_not_take(gpu, slots, monkeypatch):
     def fail(*_):
         raise TypeError("numpy is missing")
 
-    monkeypatch.setattr(device_slots, "bytes_at", fail)
+    monkeypatch.setattr(device_memory, "bytes_at", fail)
     with pytest.raises(DeviceMemoryError, match="numpy is missing"):
-        DeviceSlots(slots.catalog.segments, 0)
+        DeviceSegments(slots.catalog.segments, 0)
     assert (gpu.opened, gpu.closed) == (1, 1)
 
 
@@ -198,9 +198,9 @@ def test_memory_of_another_gpu(gpu, slots, monkeypatch):
         tensor, export = gpu.bytes_at(address, length, device)
         return tensor.clone(), export
 
-    monkeypatch.setattr(device_slots, "bytes_at", copied)
+    monkeypatch.setattr(device_memory, "bytes_at", copied)
     with pytest.raises(DeviceMemoryError, match="another GPU"):
-        DeviceSlots(slots.catalog.segments, 0)
+        DeviceSegments(slots.catalog.segments, 0)
     assert (gpu.opened, gpu.closed) == (1, 1)
 
 
@@ -214,7 +214,7 @@ def test_every_dtype_at_any_offset(gpu, name, shift, clones):
     content = bytes(place * 7 % 2 if name == "BOOL" else place * 7 % 251 for place in range(1024))
     handle = gpu.allocate(1024)
     gpu.write(handle, 0, content)
-    slots = DeviceSlots([protocol.DeviceSegment(handle.hex(), 1024, 256)], 0, clones=clones)
+    slots = DeviceSegments([protocol.DeviceSegment(handle.hex(), 1024, 256)], 0, clones=clones)
     rows = [
         protocol.TensorRow("empty", name, (0, 4), 0, shift),
         protocol.TensorRow("a", name, (3, 4), 0, shift),
@@ -234,7 +234,7 @@ def test_every_dtype_at_any_offset(gpu, name, shift, clones):
 
 
 def test_a_bucket_in_two_segments(gpu, slots):
-    mapped = DeviceSlots(slots.catalog.segments, 0)
+    mapped = DeviceSegments(slots.catalog.segments, 0)
     with pytest.raises(ProtocolError, match="one segment"):
         mapped.tensors(slots.catalog.tensors[2:4])
     mapped.close()
