@@ -13,7 +13,7 @@ struct RunningGather: Sendable {
 
 /// Updates of engines on GPUs.
 extension UpdateJob {
-    /// How long workers may take to let go of memory that are to be given back.
+    /// How long workers may take to let go of memory that is to be given back.
     private static let releaseGrace = Duration.seconds(5)
     private static let releaseInterval = Duration.milliseconds(5)
 
@@ -65,7 +65,9 @@ extension UpdateJob {
     }
 
     func running(_ delivery: GatherDelivery) async throws -> RunningGather {
-        let run = try GatherRun(delivery.job) { [signal] in signal.available($0) }
+        let run = try await BlockingThread.run("ckpt-prepare") { () throws(DeviceError) in
+            try GatherRun(delivery.job) { [signal] in signal.available($0) }
+        }
         record.describe(delivery)
         return RunningGather(delivery: delivery, run: run, counters: try ReferenceCounterFile())
     }

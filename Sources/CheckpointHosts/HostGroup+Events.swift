@@ -2,6 +2,8 @@ import NIOCore
 
 /// What comes over the connections.
 extension HostGroup {
+    private static let endedScopeCountMax = 256
+
     func handle(_ event: HostChannelHandler.Event) {
         switch event {
         case .opened(let channel):
@@ -92,6 +94,8 @@ extension HostGroup {
     func ended(_ scope: String, host: Int, reason: String) {
         guard endedScopes[scope] == nil else { return }
         let text = "\(hostName(host)) failed: \(reason)"
+        // What is told of scopes that are over already is kept by nobody.
+        if endedScopes.count >= Self.endedScopeCountMax { endedScopes = [:] }
         endedScopes[scope] = text
         let error = HostError(.hostFailed, text)
         for key in exchanges.keys where key.hasPrefix("\(scope)/") {
