@@ -7,6 +7,7 @@ import ServiceLifecycle
 /// tensor-parallel workers as processes that copy their slices.
 struct ReferenceEngine {
     private static let bodyByteCountMax = 1 << 20
+    private static let shutdownDurationMax = Duration.seconds(5)
     let workers: [ReferenceWorkerProcess]
 
     init(
@@ -38,7 +39,16 @@ struct ReferenceEngine {
             router: router(), configuration: ApplicationConfiguration(address: address),
             logger: logger)
         defer { for worker in workers { worker.stop() } }
-        try await application.run()
+        var configuration = ServiceGroupConfiguration(services: [application], logger: logger)
+        configuration.maximumGracefulShutdownDuration = Self.shutdownDurationMax
+        let group = ServiceGroup(configuration: configuration)
+        // Shielded from cancellation: a server that is cancelled while a connection opens traps.
+        let serving = Task { try await group.run() }
+        try await withTaskCancellationHandler {
+            try await serving.value
+        } onCancel: {
+            Task { await group.triggerGracefulShutdown() }
+        }
     }
 
     private func router() -> Router<BasicRequestContext> {
