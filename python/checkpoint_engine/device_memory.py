@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .cuda_driver import driver
 from .errors import DeviceMemoryError, ProtocolError
-from .tensor_views import BucketViews, check_types
+from .tensor_views import bucket_tensors, check_types
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 
 _logger = logging.getLogger(__name__)
-
-# Allocations are multiples of it, so that a bucket rounded up to it is inside.
-_ALIGNMENT = 256
 
 
 class _Export:
@@ -141,13 +138,7 @@ class DeviceSegments:
         if any(row.segment != rows[0].segment for row in rows):
             raise ProtocolError("the tensors of a bucket do not lie in one segment")
         segment = self._segments[rows[0].segment]
-        memory = self._memory(segment)
-        start = 0
-        if self._clones:
-            start = min(row.offset for row in rows) // _ALIGNMENT * _ALIGNMENT
-            end = max(row.offset + row.byte_count for row in rows)
-            memory = memory[start : (end + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT].clone()
-        return BucketViews(memory, start).tensors(rows)
+        return bucket_tensors(self._memory(segment), rows, clones=self._clones)
 
     def synchronize(self) -> None:
         """Waits until nothing on the GPU reads the memory any more."""

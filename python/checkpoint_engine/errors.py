@@ -18,6 +18,14 @@ class KnownProtocolError(ProtocolError):
     """The sender speaks the pickle-based protocol of the PyPI package ``checkpoint-engine``."""
 
 
+class KnownSenderError(KnownProtocolError):
+    """Not a failure yet: the first frame is such a sender's, and the worker may serve it."""
+
+    def __init__(self, frame: bytes) -> None:
+        super().__init__("the sender speaks the protocol of the PyPI package")
+        self.frame = frame
+
+
 class VersionError(ProtocolError):
     """Server and worker have no version of the protocol in common."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 # The first byte of a message of that protocol: the opcode PROTO of a pickle.
 KNOWN_PROTOCOL_BYTE = 0x80
 KNOWN_PROTOCOL_REFUSAL = (
-    "the sender speaks the pickle-based protocol of the PyPI package checkpoint-engine; "
-    "this worker unpickles nothing. Send with the checkpoint-engine daemon, or install "
-    "that package in the engine's environment instead of this one"
+    "the sender speaks the pickle-based protocol of the PyPI package checkpoint-engine, which "
+    "workers on GPUs take as a first message, and workers on the CPU not at all: send with the "
+    "checkpoint-engine daemon"
 )
 HELLO_BYTES_MAX = 1 << 20
 # PROTO 4 and BINUNICODE, and POP: opcodes of a pickle.

@@ -15,6 +15,7 @@ from .errors import (
     DeadlineError,
     DeviceMemoryError,
     KnownProtocolError,
+    KnownSenderError,
     LoadError,
     MemoryHeldError,
     ProtocolError,
@@ -74,6 +75,8 @@ class Session:
             self._map()
             self._load()
             self._commit()
+        except KnownSenderError:
+            raise
         except AbortedError:
             self._undo()
             with contextlib.suppress(ServerLostError):
@@ -213,6 +216,9 @@ class Session:
         if frames[0][:1] == bytes([protocol.KNOWN_PROTOCOL_BYTE]):
             is_first = self._stage == "hello" and len(frames) == 1
             hello = protocol.hello_in_known_frame(frames[0]) if is_first else None
+            if hello is None and is_first and self._device is not None:
+                self._owes_answer = False
+                raise KnownSenderError(frames[0])
             if hello is None:
                 raise self._known_protocol()
             frames = [hello]

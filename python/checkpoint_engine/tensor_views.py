@@ -58,6 +58,22 @@ def tensor_of(row: TensorRow, raw: torch.Tensor) -> torch.Tensor:
     return raw.view(dtype).view(shape)
 
 
+# Memory of GPUs is a multiple of it, so that a bucket rounded up to it is inside.
+_ALIGNMENT = 256
+
+
+def bucket_tensors(
+    memory: torch.Tensor, rows: Sequence[TensorRow], *, clones: bool
+) -> list[torch.Tensor]:
+    """The tensors of ``rows`` in ``memory``, or in one copy of the part where they lie."""
+    start = 0
+    if clones:
+        start = min(row.offset for row in rows) // _ALIGNMENT * _ALIGNMENT
+        end = max(row.offset + row.byte_count for row in rows)
+        memory = memory[start : (end + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT].clone()
+    return BucketViews(memory, start).tensors(rows)
+
+
 class BucketViews:
     """Tensors of one bucket as views of its bytes, made with one call for each."""
 

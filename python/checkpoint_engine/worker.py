@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from . import __version__
 from .channel import Channel
+from .errors import KnownSenderError
 from .hooks import Device, Hooks
+from .known_session import KnownSession
 from .session import Session
 from .vllm_extension import VllmColocateWorkerExtension
 
@@ -50,6 +52,9 @@ def update_weights_from_ipc(
     ``worker_id`` is ``GPU-<uuid>`` or ``CPU-<rank in the engine>``; by default that of the CUDA
     device ``device_id``, or ``CPU-0`` without CUDA. ``software`` names the engine to the server.
 
+    Senders of the PyPI package's protocol are served too, on GPUs: their frames are read through a
+    closed list of globals.
+
     Every wait for the server is bounded: by the deadline that it states, by ``HANDSHAKE_TIMEOUT_S``
     of ``checkpoint_engine.session`` before that; it ends at once when the connection is lost.
 
@@ -59,14 +64,21 @@ def update_weights_from_ipc(
     """
     channel = Channel(zmq_ctx, zmq_handle)
     try:
+        hooks = Hooks(run, post_hook, abort_hook)
+        device = _device(device_id, clones=clones_buckets)
         session = Session(
             channel,
             worker_id or _worker_id(device_id),
             software or f"checkpoint_engine {__version__}",
-            Hooks(run, post_hook, abort_hook),
-            _device(device_id, clones=clones_buckets),
+            hooks,
+            device,
         )
-        session.serve()
+        try:
+            session.serve()
+        except KnownSenderError as known:
+            if device is None:
+                raise
+            KnownSession(channel, hooks, device).serve(known.frame)
     finally:
         channel.close()
 

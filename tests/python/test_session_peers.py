@@ -35,7 +35,7 @@ def test_the_pickle_based_protocol_is_named(server, recorder, first):
     server.send_frames([first])
     answer = server.receive_frames()
     assert len(answer) == 1
-    assert b"unpickles nothing" in answer[0]
+    assert b"PyPI package" in answer[0]
     assert "PyPI package checkpoint-engine" in worker.error(KnownProtocolError)
 
 
