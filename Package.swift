@@ -107,7 +107,7 @@ let package = Package(
                 "CheckpointModel", "CheckpointJSON", "CheckpointFiles", "CheckpointPlan",
                 "CheckpointDevice", "CheckpointTransport", "CheckpointWorker", "CheckpointTrace",
                 "CheckpointHosts", "CheckpointEngine", "CheckpointControl",
-                "CheckpointReference",
+                "CheckpointReference", "CheckpointNative",
                 argumentParser, hummingbird, lifecycle, subprocess, system, log,
             ],
             path: "Sources/checkpoint-engine",

@@ -1,3 +1,5 @@
+import CheckpointDevice
+
 /// How GPUs are used; part of ``EngineConfiguration``.
 public struct GPUConfiguration: Hashable, Sendable {
     /// Which engines this process updates.
@@ -26,7 +28,7 @@ public struct GPUConfiguration: Hashable, Sendable {
     /// Threads that pin memory; `nil` chooses by the number of cores.
     public var pinThreadCount: Int?
 
-    public static let cudaLibraryNamesDefault = ["libcuda.so.1", "libcuda.so"]
+    public static let cudaLibraryNamesDefault = CudaTable.libraryNamesDefault
     public static let ncclLibraryNamesDefault = ["libnccl.so.2", "libnccl.so"]
 
     public init(

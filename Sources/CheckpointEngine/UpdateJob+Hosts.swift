@@ -152,6 +152,6 @@ extension UpdateJob {
     }
 
     private static func text(of id: [UInt8]) -> String {
-        id.prefix(HostRails.idByteCount).map { String($0, radix: 16) }.joined()
+        HexText.text(of: Array(id.prefix(HostRails.idByteCount)))
     }
 }

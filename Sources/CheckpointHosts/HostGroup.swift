@@ -26,7 +26,6 @@ public actor HostGroup {
     struct Exchange {
         var payloads: [Int: [UInt8]] = [:]
         var waiter: CheckedContinuation<Result<[[UInt8]], HostError>, Never>?
-        var hasBegun = false
     }
 
     public nonisolated var rank: Int { configuration.hostRank }
@@ -119,12 +118,11 @@ extension HostGroup {
         if let reason = endedScopes[scope] { throw HostError(.hostFailed, reason) }
         let timer = Task { [weak self] in
             try? await Task.sleep(until: deadline)
-            if !Task.isCancelled { await self?.expire(key, scope: scope) }
+            if !Task.isCancelled { await self?.expire(key) }
         }
         defer { timer.cancel() }
         let result = await withCheckedContinuation { waiter in
             exchanges[key, default: Exchange()].waiter = waiter
-            exchanges[key]?.hasBegun = true
             contribute(payload, to: key)
         }
         return try result.get()
@@ -178,7 +176,7 @@ extension HostGroup {
         exchanges.removeValue(forKey: key)?.waiter?.resume(returning: result)
     }
 
-    private func expire(_ key: String, scope: String) {
+    private func expire(_ key: String) {
         guard let exchange = exchanges[key], exchange.waiter != nil else { return }
         let missing = (0..<count).filter { host in
             isHub ? exchange.payloads[host] == nil : host != rank

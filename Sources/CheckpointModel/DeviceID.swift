@@ -11,8 +11,7 @@ public struct DeviceID: Hashable, Sendable, CustomStringConvertible {
         var text = "GPU"
         for (index, byte) in uuid.enumerated() {
             if [0, 4, 6, 8, 10].contains(index) { text += "-" }
-            text += byte < 16 ? "0" : ""
-            text += String(byte, radix: 16)
+            text += HexText.text(of: [byte])
         }
         return DeviceID(description: text)
     }

@@ -47,7 +47,8 @@ public struct HostUnion: Hashable, Sendable {
                 if entries[tensor.name] == nil || rank == host { entries[tensor.name] = tensor }
             }
         }
-        let names = ModuleOrder.sorted(names: Array(entries.keys))
+        let known = Array(entries.keys)
+        let names = ModuleOrder.sorted(known).map { known[$0] }
         let owners = names.map { name -> Int? in
             let holding = holders[name] ?? []
             return holding.count == catalogs.count ? nil : holding.first

@@ -1,14 +1,9 @@
-import CheckpointModel
-
 /// Orders tensors by their names, number by number: `layers.2.…` before `layers.10.…`.
 enum ModuleOrder {
-    static func sorted(names: [String]) -> [String] {
-        names.map { (key(of: $0), $0) }.sorted { $0.0.lexicographicallyPrecedes($1.0) }.map(\.1)
-    }
-
-    static func sorted(_ tensors: [TensorEntry]) -> [Int] {
-        let keys = tensors.map { key(of: $0.name) }
-        return tensors.indices.sorted { keys[$0].lexicographicallyPrecedes(keys[$1]) }
+    /// The places of `names` in their order.
+    static func sorted(_ names: [String]) -> [Int] {
+        let keys = names.map(key)
+        return names.indices.sorted { keys[$0].lexicographicallyPrecedes(keys[$1]) }
     }
 
     /// The bytes of the name with each run of digits led by its length, leading zeros included after

@@ -31,7 +31,7 @@ public struct UpdatePlan: Hashable, Sendable {
     /// engine that post-processes module by module holds memory for each one that has begun.
     public init(catalog: Catalog, bucketByteCountMax: Int) {
         precondition(bucketByteCountMax > 0, "the configuration guarantees a positive bucket size")
-        let order = ModuleOrder.sorted(catalog.tensors)
+        let order = ModuleOrder.sorted(catalog.tensors.map(\.name))
         let buckets = Self.buckets(of: catalog, in: order, byteCountMax: bucketByteCountMax)
         self.order = order
         self.buckets = buckets

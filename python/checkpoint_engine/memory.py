@@ -21,11 +21,11 @@ def open_memory(catalog: Catalog, kind: str, device: Device | None) -> Memory:
     Raises ``ProtocolError``, and ``SegmentError`` or ``DeviceMemoryError`` when one cannot be.
     """
     files = [item for item in catalog.segments if isinstance(item, Segment)]
-    slots = [item for item in catalog.segments if isinstance(item, DeviceSegment)]
-    if slots if kind == "host" else files:
+    pieces = [item for item in catalog.segments if isinstance(item, DeviceSegment)]
+    if pieces if kind == "host" else files:
         raise ProtocolError(f"a segment is not of the kind {kind!r}")
     if kind == "host":
         return SegmentTensors(files)
     if device is None:
         raise ProtocolError("the server has GPU memory, but this worker is on the CPU")
-    return DeviceSegments(slots, device.index, clones=device.clones)
+    return DeviceSegments(pieces, device.index, clones=device.clones)

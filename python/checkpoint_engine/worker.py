@@ -68,7 +68,7 @@ def update_weights_from_ipc(
         device = _device(device_id, clones=clones_buckets)
         session = Session(
             channel,
-            worker_id or _worker_id(device_id),
+            worker_id or _worker_id(device),
             software or f"checkpoint_engine {__version__}",
             hooks,
             device,
@@ -92,10 +92,9 @@ def _device(device_id: int | None, *, clones: bool) -> Device | None:
     return Device(index, clones)
 
 
-def _worker_id(device_id: int | None) -> str:
+def _worker_id(device: Device | None) -> str:
     import torch
 
-    if not torch.cuda.is_available():
+    if device is None:
         return "CPU-0"
-    index = torch.cuda.current_device() if device_id is None else device_id
-    return f"GPU-{torch.cuda.get_device_properties(index).uuid}"
+    return f"GPU-{torch.cuda.get_device_properties(device.index).uuid}"

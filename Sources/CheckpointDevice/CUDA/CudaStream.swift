@@ -131,14 +131,6 @@ public final class CudaEvent: Sendable {
         _ = context.table.raw.cuEventDestroy_v2(handle)
     }
 
-    /// Whether what was recorded last is done.
-    public func isDone() throws(DeviceError) -> Bool {
-        let code = context.table.raw.cuEventQuery(handle)
-        if code == CInt(CE_CUDA_ERROR_NOT_READY) { return false }
-        try context.table.check(code, "cuEventQuery", "follow the work on \(context.device)")
-        return true
-    }
-
     /// Blocks the calling thread until what was recorded last is done.
     public func synchronize() throws(DeviceError) {
         try context.table.check(

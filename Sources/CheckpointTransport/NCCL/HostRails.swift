@@ -22,7 +22,7 @@ public final class HostRails: GatherExchange {
         let ids = (0..<railCount).map { rail in
             Array(id[(rail * Self.idByteCount)..<((rail + 1) * Self.idByteCount)])
         }
-        communicators = try NcclGroup.join(gpus, count: railCount, deadline: deadline) {
+        communicators = try NcclGroup.join(count: railCount) {
             rail, hasFailed throws(DeviceError) in
             try NcclCommunicator(
                 table: table, gpu: gpus[rail], id: ids[rail], rank: host, count: hostCount,

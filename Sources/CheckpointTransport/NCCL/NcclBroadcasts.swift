@@ -11,7 +11,7 @@ public final class NcclBroadcasts: GatherExchange {
         throws(DeviceError)
     {
         let id = try table.makeID()
-        communicators = try NcclGroup.join(gpus, count: gpus.count, deadline: deadline) {
+        communicators = try NcclGroup.join(count: gpus.count) {
             index, isCancelled throws(DeviceError) in
             try NcclCommunicator(
                 table: table, gpu: gpus[index], id: id, rank: index, count: gpus.count,
@@ -35,7 +35,7 @@ public final class NcclBroadcasts: GatherExchange {
 /// Joins several GPUs of this process, each on a thread: a join returns when all have joined.
 enum NcclGroup {
     static func join(
-        _ gpus: [GPU], count: Int, deadline: ContinuousClock.Instant,
+        count: Int,
         make: @escaping @Sendable (Int, () -> Bool) throws(DeviceError) -> NcclCommunicator
     ) throws(DeviceError) -> [NcclCommunicator] {
         let made = Mutex<[Int: NcclCommunicator]>([:])

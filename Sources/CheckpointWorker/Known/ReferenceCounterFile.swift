@@ -35,7 +35,7 @@ public final class ReferenceCounterFile: @unchecked Sendable {
     public static func sweep() {
         for name in DirectoryListing.names(in: directory) where name.hasPrefix(prefix) {
             let owner = name.dropFirst(prefix.count).prefix { $0 != "-" }
-            guard let pid = pid_t(owner), kill(pid, 0) != 0, errno == ESRCH else { continue }
+            guard let id = pid_t(owner), ProcessLife.isGone(id) else { continue }
             // SAFETY: the bridged string lives for the call.
             _ = unsafe unlink("\(directory)/\(name)")
         }

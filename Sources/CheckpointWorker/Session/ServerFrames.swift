@@ -11,7 +11,6 @@ struct ServerFrames {
     let knownBody: [UInt8]?
     private let byteCount: Int
     private var catalogBody: ZeroMQFrame?
-    private(set) var exports: [Int: Int] = [:]
 
     init(
         memory: WorkerMemory, schedule: DeliverySchedule, tensors: [TensorEntry],
@@ -27,15 +26,13 @@ struct ServerFrames {
 
     /// The first message. In device memory it is a frame of the known protocol, whose workers find their
     /// handle in it, around the hello that ours look for.
-    mutating func hello(_ hello: ServerHello, to worker: Int) throws(WorkerError) -> [[UInt8]] {
+    func hello(_ hello: ServerHello, to worker: Int) throws(WorkerError) -> [[UInt8]] {
         let frames = ServerMessage.hello(hello).frames()
         guard case .cuda(let rings) = memory, let first = frames.first else { return frames }
-        let counter = try counters?.export()
-        exports[worker] = counter?.slot
         return [
             KnownFrames.handle(
                 hello: first, memoryHandle: rings[worker].handle,
-                byteCount: rings[worker].byteCount, counter: counter)
+                byteCount: rings[worker].byteCount, counter: try counters?.export())
         ]
     }
 

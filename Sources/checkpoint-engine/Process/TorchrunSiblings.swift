@@ -1,4 +1,5 @@
 import ArgumentParser
+import CheckpointNative
 import FoundationEssentials
 import Glibc
 
@@ -24,8 +25,9 @@ enum TorchrunSiblings {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
         for name in names where name.hasPrefix(prefix) {
             let rest = name.dropFirst(prefix.count).split(separator: "-")
-            guard let pid = rest.first.flatMap({ pid_t($0) }), kill(pid, 0) != 0, errno == ESRCH
-            else { continue }
+            guard let id = rest.first.flatMap({ pid_t($0) }), ProcessLife.isGone(id) else {
+                continue
+            }
             // SAFETY: the bridged string lives for the call.
             _ = unsafe unlink("\(directory)/\(name)")
         }

@@ -1,6 +1,6 @@
 /// Bytes as lower-case hexadecimal digits.
-enum HexText {
-    static func text(of bytes: [UInt8]) -> String {
+public enum HexText {
+    public static func text(of bytes: [UInt8]) -> String {
         let digits = Array("0123456789abcdef".utf8)
         var text: [UInt8] = []
         text.reserveCapacity(bytes.count * 2)
@@ -12,7 +12,7 @@ enum HexText {
     }
 
     /// `nil` for anything but pairs of lower-case digits.
-    static func bytes(of text: String) -> [UInt8]? {
+    public static func bytes(of text: String) -> [UInt8]? {
         let digits = Array(text.utf8)
         guard digits.count % 2 == 0 else { return nil }
         var bytes: [UInt8] = []
