@@ -32,7 +32,7 @@ test: test-swift build setup test-python fuzz test-vllm ## run every test, the r
 test-swift:
 	scripts/setup-zeromq
 	$(SWIFT) build --build-tests $(CHECKED)
-	$(SWIFT) test --skip-build --parallel
+	SWIFT="$(SWIFT)" scripts/test-swift
 
 test-python: build setup
 	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/python tests/faults

@@ -111,6 +111,7 @@ static inline CUresult simulated_unlocked(CUresult result) {
 struct context {
     int physical;
     int retain_count;
+    bool is_ending;  // what it held is being given back; who retains it waits
     atomic_bool active;
     bool peers[DEVICE_COUNT_MAX];
 };

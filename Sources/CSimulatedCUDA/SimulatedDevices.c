@@ -224,6 +224,7 @@ EXPORT CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) {
     ENTER(NEEDS_INIT);
     CHECK_DEVICE(context, device);
     simulated_locked();
+    while (contexts[device].is_ending) pthread_cond_wait(&simulated_changed, &simulated_lock);
     contexts[device].retain_count++;
     atomic_store(&contexts[device].active, true);
     *context = &contexts[device];
@@ -238,10 +239,13 @@ EXPORT CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
     if (context->retain_count == 0) return simulated_unlocked(CUDA_ERROR_INVALID_CONTEXT);
     if (--context->retain_count == 0) {
         atomic_store(&context->active, false);
+        context->is_ending = true;
         simulated_events_end(context);
         simulated_streams_end(context);
         simulated_memory_end(context);
         memset(context->peers, 0, sizeof context->peers);
+        context->is_ending = false;
+        pthread_cond_broadcast(&simulated_changed);
     }
     return simulated_unlocked(CUDA_SUCCESS);
 }

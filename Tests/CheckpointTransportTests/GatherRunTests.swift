@@ -82,6 +82,18 @@ struct GatherRunTests {
         return content
     }
 
+    /// One exchange for each GPU and bucket, and one copy for each that has a share: a small bucket has
+    /// none for the last GPU.
+    private func spanCount(_ delivery: Delivery) -> Int {
+        let gpuCount = delivery.set.gpus.count
+        return delivery.plan.buckets.indices.reduce(0) { sum, bucket in
+            let shares = (0..<gpuCount).count {
+                !delivery.plan.share($0, of: gpuCount, in: bucket).isEmpty
+            }
+            return sum + gpuCount + shares
+        }
+    }
+
     @Test(arguments: [(4096, 2), (1 << 20, 2), (1, 1)])
     mutating func everyByteReachesEveryGPU(_ slotByteCount: Int, _ slotCount: Int) async throws {
         let delivery = try delivery(slotByteCount: slotByteCount, slotCount: slotCount)
@@ -109,7 +121,7 @@ struct GatherRunTests {
             run.release(index + 1)
         }
         try await ended
-        #expect(run.spans().count == delivery.plan.buckets.count * 4)
+        #expect(run.spans().count == spanCount(delivery))
         delivery.set.releaseMemory()
         #expect(delivery.set.heldByteCount == 0)
     }
@@ -124,7 +136,9 @@ struct GatherRunTests {
         let _: Bool = await BlockingThread.run("wait") { available.wait { $0 >= 1 ? true : nil } }
         run.cancel()
         try await ended
-        #expect(delivery.available.update { $0 } <= 2)
+        // A ring has room for as many buckets as need none to be done with.
+        let room = delivery.plan.buckets.count { $0.doneCountNeeded == 0 }
+        #expect(delivery.available.update { $0 } <= room)
     }
 
     @Test func gpusAreTakenOnce() throws {
