@@ -46,6 +46,26 @@ extension ControlRoutes {
         return try .json(summary)
     }
 
+    /// Makes a checkpoint of others.
+    func compose(_ request: Request, _ context: Context) async throws -> Response {
+        try request.refuseQuery()
+        let name = try checkpointName(context)
+        var fields = try await jsonBody(request)
+        let texts = try fields.strings(
+            "parts", countMax: Self.partCountMax, byteCountMax: CheckpointName.byteCountMax)
+        try fields.finish()
+        let parts = try texts.map { text throws(ControlError) in
+            guard let part = CheckpointName(text) else {
+                throw .invalid(
+                    "the part \"\(text)\" is no checkpoint's name: expected \(CheckpointName.rule)")
+            }
+            return part
+        }
+        return try .json(try await engine.compose(name, of: parts))
+    }
+
+    private static let partCountMax = 4096
+
     func unregister(_ request: Request, _ context: Context) async throws -> Response {
         let name = try checkpointName(context)
         let releases = try request.flag("release_memory")

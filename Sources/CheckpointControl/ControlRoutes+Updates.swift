@@ -23,10 +23,17 @@ extension ControlRoutes {
         return try .json(ended, headers: location)
     }
 
+    /// Answers at once, or with `?wait=SECONDS` when the update has ended or the time is over.
     func update(_ request: Request, _ context: Context) async throws -> Response {
-        try request.refuseQuery()
-        return try .json(try await engine.update(updateID(context)))
+        let id = try updateID(context)
+        guard let seconds = try request.seconds("wait", max: Self.waitSecondsMax) else {
+            return try .json(try await engine.update(id))
+        }
+        return try .json(try await engine.update(id, waitingSeconds: seconds))
     }
+
+    /// How long one request may wait for the end of an update.
+    private static let waitSecondsMax = 60.0
 
     /// The timeline of an ended update: a Chrome trace, or a picture with `?format=svg`.
     func trace(_ request: Request, _ context: Context) async throws -> Response {
@@ -38,14 +45,15 @@ extension ControlRoutes {
 
     /// Asks the update to end; its status tells when it has.
     func cancelUpdate(_ request: Request, _ context: Context) async throws -> Response {
-        try request.refuseQuery()
         let id = try updateID(context)
-        try await engine.cancelUpdate(id, reason: "cancelled by DELETE /v1/updates/\(id)")
+        let reason = try request.text("reason").map { "cancelled: \($0)" }
+        try await engine.cancelUpdate(
+            id, reason: reason ?? "cancelled by DELETE /v1/updates/\(id)")
         return try .json(try await engine.update(id), status: .accepted)
     }
 
     /// The id in the path. It was made by the engine: no other length can be right.
-    private func updateID(_ context: Context) throws(ControlError) -> String {
+    func updateID(_ context: Context) throws(ControlError) -> String {
         let id = context.parameters.get("id") ?? ""
         guard (1...128).contains(id.utf8.count) else {
             throw .invalid("the update id in the path has \(id.utf8.count) bytes, not 1 to 128")

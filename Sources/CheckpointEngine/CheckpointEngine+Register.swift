@@ -92,15 +92,18 @@ extension CheckpointEngine {
         guard case .ready(let registered) = entry.state else {
             throw EngineError(.busy, "\(name) is still being registered; wait for its end")
         }
+        try forgetCompositions(with: name)
         removeConsumed(entry)
         entries[name] = nil
+        defer { logger.info("checkpoint unregistered", metadata: ["checkpoint": "\(name)"]) }
+        // What consists of parts has no memory of its own.
+        guard entry.parts.isEmpty else { return }
         pool.release(registered.segments, retains: !releasesMemory)
         if releasesMemory {
             gpus?.pinned.drop(paths: registered.locations.map(\.path))
             pool.releaseRetained()
         }
         gpus?.pinned.dropStale()
-        logger.info("checkpoint unregistered", metadata: ["checkpoint": "\(name)"])
     }
 
     /// Deletes the source files in shared memory where that was asked for and an update has succeeded.

@@ -11,16 +11,27 @@ extension CheckpointEngine {
     {
         try checkRunning()
         let addresses = try Self.addresses(request)
+        try Self.check(timeoutSeconds: request.timeoutSeconds)
         let registered = try registered(name, for: addresses)
+        let engines = zip(addresses, request.instances).map { address, instance in
+            UpdateEngine(
+                address: address, workerCount: instance.workerCount, ranks: instance.ranks)
+        }
+        return try start(
+            name, registered, engines: engines, calls: nil, seconds: request.timeoutSeconds,
+            resetsPrefixCache: request.resetsPrefixCache)
+    }
+
+    /// Starts the task of an update and enters it where it belongs; returns its first status.
+    func start(
+        _ name: CheckpointName, _ registered: RegisteredCheckpoint, engines: [UpdateEngine],
+        calls: ClientCalls?, seconds: Double, resetsPrefixCache: Bool
+    ) throws(EngineError) -> UpdateStatus {
         let record = UpdateRecord(Self.status(id: history.nextID(), name, registered))
         let job = UpdateJob(
-            id: record.id, checkpoint: name, registered: registered,
-            engines: zip(addresses, request.instances).map { address, instance in
-                UpdateEngine(
-                    address: address, workerCount: instance.workerCount, ranks: instance.ranks)
-            },
-            deadline: .now + .seconds(request.timeoutSeconds),
-            resetsPrefixCache: request.resetsPrefixCache, socketDirectory: sockets.path,
+            id: record.id, checkpoint: name, registered: registered, engines: engines,
+            clientCalls: calls, deadline: .now + .seconds(seconds),
+            resetsPrefixCache: resetsPrefixCache, socketDirectory: sockets.path,
             context: context, client: client, signal: try makeSignal(), record: record,
             gpus: gpus, exchanges: exchanges, hosts: hosts,
             gpuConfiguration: configuration.gpu,
@@ -29,7 +40,7 @@ extension CheckpointEngine {
         history.append(record)
         running[record.id] = RunningUpdate(
             task: Task { await self.run(job) }, signal: job.signal,
-            engines: Set(addresses.map(\.description)))
+            engines: Set(engines.map(\.address.description)), clientCalls: calls)
         return record.status
     }
 
@@ -41,6 +52,23 @@ extension CheckpointEngine {
 
     public func update(_ id: String) throws(EngineError) -> UpdateStatus {
         try record(id).status
+    }
+
+    /// Waits until the update has ended, at most `seconds`; returns the status of that moment.
+    public func update(_ id: String, waitingSeconds seconds: Double) async throws(EngineError)
+        -> UpdateStatus
+    {
+        let record = try record(id)
+        return await withTaskGroup(of: UpdateStatus?.self) { group in
+            group.addTask { await record.finished() }
+            group.addTask {
+                try? await Task.sleep(for: .seconds(seconds))
+                return nil
+            }
+            let first = await group.next()
+            group.cancelAll()
+            return (first ?? nil) ?? record.status
+        }
     }
 
     /// Ends a running update with ``EngineError/Code/cancelled``.
@@ -90,14 +118,6 @@ extension CheckpointEngine {
         guard !request.instances.isEmpty else {
             throw EngineError(.invalidArgument, "the update names no engine")
         }
-        guard request.timeoutSeconds > 0,
-            request.timeoutSeconds <= UpdateRequest.timeoutSecondsMax
-        else {
-            throw EngineError(
-                .invalidArgument,
-                "the timeout is \(request.timeoutSeconds) s; it has to be above 0 and at most "
-                    + "\(UpdateRequest.timeoutSecondsMax) s")
-        }
         var addresses: [EngineAddress] = []
         for instance in request.instances {
             do throws(WorkerError) {
@@ -119,7 +139,17 @@ extension CheckpointEngine {
         return addresses
     }
 
-    private func registered(_ name: CheckpointName, for addresses: [EngineAddress])
+    static func check(timeoutSeconds seconds: Double) throws(EngineError) {
+        guard seconds > 0, seconds <= UpdateRequest.timeoutSecondsMax else {
+            throw EngineError(
+                .invalidArgument,
+                "the timeout is \(seconds) s; it has to be above 0 and at most "
+                    + "\(UpdateRequest.timeoutSecondsMax) s")
+        }
+    }
+
+    /// The checkpoint, when it and the engines are free for an update.
+    func registered(_ name: CheckpointName, for addresses: [EngineAddress])
         throws(EngineError) -> RegisteredCheckpoint
     {
         let entry = try entry(name)
@@ -169,19 +199,21 @@ extension CheckpointEngine {
     }
 
     private func ended(_ job: UpdateJob, failure: EngineError?) {
-        let engines = job.engines.map(\.address.description)
+        let engines =
+            job.clientCalls == nil
+            ? job.engines.map(\.address.description).joined(separator: ", ")
+            : "the engines that the client has called"
         var failure = failure
         if let error = failure, job.record.touchesWeights {
-            mixedEngines.formUnion(engines)
             failure = EngineError(
                 error.code,
-                "\(error.message). \(engines.joined(separator: ", ")) may hold a mixture of old and "
+                "\(error.message). \(engines) may hold a mixture of old and "
                     + "new weights until an update succeeds", cause: error.cause)
         }
-        if failure == nil { mixedEngines.subtract(engines) }
+        job.clientCalls?.close()
         running[job.id] = nil
         entries[job.checkpoint]?.runningUpdate = nil
-        if failure == nil { entries[job.checkpoint]?.hasUpdated = true }
+        if failure == nil { noteUpdate(of: job.checkpoint) }
         job.record.finish(failure)
         count(job.record.status, failure)
         log(job.record.status)

@@ -26,8 +26,6 @@ public actor CheckpointEngine {
     var gathered = MetasDocument(ranks: [:])
     var history: UpdateHistory
     var running: [String: RunningUpdate] = [:]
-    /// Engines whose last update failed after its first bucket.
-    var mixedEngines: Set<String> = []
     var counters = EngineStatistics()
     var isStopping = false
 
@@ -36,6 +34,7 @@ public actor CheckpointEngine {
         let task: Task<Void, Never>
         let signal: LinkSignal
         let engines: Set<String>
+        let clientCalls: ClientCalls?
     }
 
     /// Makes the private directories, sweeping what killed daemons of the same user left behind, and loads

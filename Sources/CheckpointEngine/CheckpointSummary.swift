@@ -25,9 +25,11 @@ public struct CheckpointSummary: Codable, Hashable, Sendable {
     public let registerSeconds: Double
     /// Bytes registered so far.
     public let registeredBytes: Int
+    /// The checkpoints that it consists of; empty for one with bytes of its own.
+    public let parts: [String]
 
     enum CodingKeys: String, CodingKey {
-        case name, state, tensors, files, bytes, dtypes
+        case name, state, tensors, files, bytes, dtypes, parts
         case pooledBytes = "pooled_bytes"
         case inPlaceBytes = "in_place_bytes"
         case registerSeconds = "register_seconds"

@@ -11,6 +11,8 @@ struct RegistryEntry {
     let name: CheckpointName
     /// Whether the source files in shared memory are deleted in the end.
     let consumes: Bool
+    /// The checkpoints that this one consists of; none for one with bytes of its own.
+    var parts: [CheckpointName] = []
     var state: State
     /// The update that reads from it now.
     var runningUpdate: String?
@@ -27,17 +29,19 @@ struct RegistryEntry {
             return CheckpointSummary(
                 name: name.description, state: .registering, tensors: 0, files: 0, bytes: 0,
                 pooledBytes: 0, inPlaceBytes: 0, dtypes: [:],
-                registerSeconds: progress.start.duration(to: .now).inSeconds, registeredBytes: done)
+                registerSeconds: progress.start.duration(to: .now).inSeconds, registeredBytes: done,
+                parts: [])
         case .ready(let checkpoint):
             let catalog = checkpoint.catalog
             return CheckpointSummary(
                 name: name.description, state: runningUpdate == nil ? .ready : .updating,
                 tensors: catalog.tensors.count, files: catalog.shards.count,
                 bytes: catalog.byteCount, pooledBytes: checkpoint.pooledByteCount,
-                inPlaceBytes: checkpoint.inPlaceByteCount,
+                inPlaceBytes: parts.isEmpty ? checkpoint.inPlaceByteCount : 0,
                 dtypes: Dictionary(
                     uniqueKeysWithValues: catalog.countByDType.map { ($0.key.rawValue, $0.value) }),
-                registerSeconds: checkpoint.seconds, registeredBytes: catalog.byteCount)
+                registerSeconds: checkpoint.seconds, registeredBytes: catalog.byteCount,
+                parts: parts.map(\.description))
         }
     }
 }

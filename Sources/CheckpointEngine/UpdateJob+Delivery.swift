@@ -18,6 +18,11 @@ extension UpdateJob {
         let failure: WorkerError? = await withTaskGroup(of: Ending.self) { group in
             group.addTask { .answered(await callEngines(endpoints, bound: bound)) }
             let linkFailure = await link(configuration, follower, boundContinuation)
+            if let linkFailure, clientCalls != nil {
+                // The client hears of the failure from the update, and ends its calls itself.
+                group.cancelAll()
+                return linkFailure
+            }
             // The engines' answers follow their workers' last words; a call that hangs is ended.
             group.addTask {
                 try? await Task.sleep(for: Self.answerGrace)
@@ -72,12 +77,26 @@ extension UpdateJob {
     {
         var iterator = bound.makeAsyncIterator()
         guard await iterator.next() == true else { return nil }
+        if let clientCalls {
+            return await ended(clientCalls, endpoints.flatMap(\.self))
+        }
         return await withTaskGroup(of: WorkerError?.self) { group in
             for (engine, endpoints) in zip(engines, endpoints) {
                 group.addTask { await call(engine.address, endpoints) }
             }
             return await group.reduce(nil) { $0 ?? $1 }
         }
+    }
+
+    /// Gives the addresses to the client, and waits until its calls have ended.
+    private func ended(_ calls: ClientCalls, _ endpoints: [WorkerEndpoint]) async -> WorkerError? {
+        calls.open(endpoints.map(\.address))
+        if let failure = await calls.ended() {
+            signal.fail(failure)
+            return failure
+        }
+        for endpoint in endpoints { signal.engineAnswered(endpoint.engine) }
+        return nil
     }
 
     private func call(_ engine: EngineAddress, _ endpoints: [WorkerEndpoint]) async -> WorkerError?

@@ -127,6 +127,7 @@ extension UpdateJob {
 extension UpdateJob {
     /// The GPUs of each engine's workers: those that the request names, else the next ones.
     private func ranks(in set: GPUSet) async throws -> [[Int]] {
+        if let clientCalls { return [try Self.ranks(of: clientCalls.workers, in: set)] }
         var ranks: [[Int]] = []
         var next = 0
         for engine in engines {
@@ -153,8 +154,28 @@ extension UpdateJob {
         return ranks
     }
 
+    private static func ranks(of workers: [DeviceID], in set: GPUSet) throws(EngineError) -> [Int] {
+        guard Set(workers).count == workers.count else {
+            throw EngineError(
+                .invalidArgument,
+                "two workers of the update share a GPU: "
+                    + workers.map(\.description).joined(separator: ", "))
+        }
+        return try workers.map { worker throws(EngineError) in
+            guard let index = set.gpus.firstIndex(where: { $0.id == worker }) else {
+                let known = set.gpus.map(\.id.description).joined(separator: ", ")
+                throw EngineError(
+                    .invalidArgument,
+                    "the daemon sees no \(worker); it sees \(known). Check its "
+                        + "CUDA_VISIBLE_DEVICES, or --device")
+            }
+            return index
+        }
+    }
+
     private func endpoints(_ ranks: [[Int]], _ set: GPUSet) -> [[WorkerEndpoint]] {
-        zip(engines, ranks).map { engine, ranks in
+        if let clientCalls { return [clientEndpoints(clientCalls)] }
+        return zip(engines, ranks).map { engine, ranks in
             ranks.map { rank in endpoint(set.gpus[rank].id, of: engine, "gpu-\(rank)") }
         }
     }

@@ -11,7 +11,10 @@ struct UpdateJob: Sendable {
     let id: String
     let checkpoint: CheckpointName
     let registered: RegisteredCheckpoint
+    /// None where the client calls them.
     let engines: [UpdateEngine]
+    /// `nil` where this daemon calls the engines.
+    let clientCalls: ClientCalls?
     let deadline: ContinuousClock.Instant
     let resetsPrefixCache: Bool
     let socketDirectory: String
@@ -76,6 +79,7 @@ struct UpdateJob: Sendable {
 
     /// One for each worker on the CPU, by engine.
     private func endpoints() async throws(WorkerError) -> [[WorkerEndpoint]] {
+        if let clientCalls { return [clientEndpoints(clientCalls)] }
         var endpoints: [[WorkerEndpoint]] = []
         for (index, engine) in engines.enumerated() {
             endpoints.append(
@@ -90,6 +94,15 @@ struct UpdateJob: Sendable {
         WorkerEndpoint(
             id: id, engine: engine.address.description,
             socketPath: "\(socketDirectory)/\(self.id)-\(name)")
+    }
+
+    /// One for each worker of the client's, in its order.
+    func clientEndpoints(_ calls: ClientCalls) -> [WorkerEndpoint] {
+        calls.workers.enumerated().map { index, worker in
+            WorkerEndpoint(
+                id: worker, engine: ClientCalls.engine(of: index),
+                socketPath: "\(socketDirectory)/\(id)-client-\(index)")
+        }
     }
 
     func workerCount(of engine: UpdateEngine) async throws(WorkerError) -> Int {

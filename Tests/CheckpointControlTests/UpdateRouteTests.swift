@@ -104,6 +104,59 @@ struct UpdateRouteTests {
         }
     }
 
+    @Test func opensUpdatesForClients() async throws {
+        try await ControlFixture.with { fixture in
+            let path = try fixture.writeCheckpoint("a")
+            try await fixture.application().test(.router) { client in
+                try await client.register("x.rank0", path)
+                let parts = try await client.post(
+                    "/v1/checkpoints/x/parts", "{\"parts\": [\"x.rank0\"]}")
+                #expect(parts.status == 200, "\(parts.body)")
+                let opened = try await client.post(
+                    "/v1/checkpoints/x/open-update",
+                    "{\"workers\": [\"CPU-0\"], \"calls\": 1, \"timeout\": 30}")
+                #expect(opened.status == 202, "\(opened.body)")
+                let id = opened.string("update")
+                #expect(opened.headers[.location] == "/v1/updates/\(id)")
+                let waiting = try await client.get("/v1/updates/\(id)?wait=0.05")
+                #expect(waiting.string("state") == "running")
+                #expect(try await client.get("/v1/updates/\(id)?wait=61").status == 400)
+                #expect(try await client.get("/v1/updates/\(id)?weight=1").status == 400)
+                for (path, body) in [
+                    ("0", "{\"error\": 1}"), ("-1", "{}"), ("x", "{}"), ("1", "{}"), ("00", "{}"),
+                ] {
+                    let answer = try await client.post("/v1/updates/\(id)/calls/\(path)", body)
+                    #expect(answer.status == 400, "\(path) \(body)")
+                }
+                let report = try await client.post(
+                    "/v1/updates/\(id)/calls/0", "{\"error\": \"boom\"}")
+                #expect(report.status == 200)
+                let ended = try await client.get("/v1/updates/\(id)?wait=30")
+                #expect(ended.string("error.code") == "engine_failed")
+                #expect(ended.string("error.message").contains("boom"))
+            }
+        }
+    }
+
+    @Test(arguments: [
+        ("open-update", "{}", 400), ("open-update", "{\"workers\": []}", 400),
+        ("open-update", "{\"workers\": [\"CPU-0\"], \"calls\": 0}", 400),
+        ("open-update", "{\"workers\": [\"CPU-0\"], \"timeout\": 0}", 400),
+        ("open-update", "{\"workers\": [\"GPU-1\"]}", 400), ("parts", "{}", 400),
+        ("parts", "{\"parts\": []}", 400), ("parts", "{\"parts\": [\"../x\"]}", 400),
+        ("parts", "{\"parts\": [\"nobody\"]}", 409),
+    ])
+    func refusesBadBodiesOfClients(route: String, body: String, status: Int) async throws {
+        try await ControlFixture.with { fixture in
+            let path = try fixture.writeCheckpoint("a")
+            try await fixture.application().test(.router) { client in
+                try await client.register("x", path)
+                let answer = try await client.post("/v1/checkpoints/x/\(route)", body)
+                #expect(answer.status == status, "\(answer.body)")
+            }
+        }
+    }
+
     @Test(arguments: [
         ("{}", 400, "nothing to update"), ("{\"update_url\": null}", 400, "nothing to update"),
         ("{\"update_url\": 1}", 400, "\"update_url\": expected a string"),

@@ -60,3 +60,19 @@ struct CheckpointNameTests {
         #expect(CheckpointName(text) == nil)
     }
 }
+
+struct DeviceIDTests {
+    @Test func readsWhatItWrites() {
+        let gpu = DeviceID.gpu(uuid: (0..<16).map { UInt8($0 * 15) })
+        for id in [gpu, .cpu(rank: 0), .cpu(rank: 4095)] {
+            #expect(DeviceID(id.description) == id)
+        }
+        #expect(gpu.isGPU && !DeviceID.cpu(rank: 0).isGPU)
+    }
+
+    @Test(arguments: [
+        "", "CPU-", "CPU-01", "CPU--1", "CPU-x", "GPU-", "GPU-0", "NPU-0",
+        "GPU-000000000000-0000-0000-0000-00000000", "GPU-0000000G-0000-0000-0000-000000000000",
+    ])
+    func refusesOthers(_ text: String) { #expect(DeviceID(text) == nil) }
+}

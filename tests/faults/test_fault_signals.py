@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -261,3 +262,28 @@ def test_reference_engine_is_stopped(socket_path: Path) -> None:
     ended.check_orderly()
     assert ended.code == 0, ended.stderr
     assert own_leftovers(program.pid) == []
+
+
+def test_a_daemon_ends_with_the_process_that_it_belongs_to(
+    folders: Folders, tmp_path: Path
+) -> None:
+    # Nobody waits for it yet: it has ended, and is in the table of processes all the same.
+    owner = subprocess.Popen(["sleep", "60"])
+    try:
+        daemon = Daemon(folders, tmp_path / "api.sock", "--until-exit-of", str(owner.pid))
+        assert daemon.program.is_running
+        owner.kill()
+        ended = daemon.program.wait(20)
+    finally:
+        owner.kill()
+        owner.wait()
+    ended.check_orderly()
+    assert ended.code == 0, ended.stderr
+    assert str(owner.pid) in ended.stderr
+
+
+def test_a_daemon_of_a_process_that_is_gone_does_not_start(folders: Folders) -> None:
+    owner = subprocess.Popen(["true"])
+    owner.wait()
+    arguments = ["serve", "--listen", "127.0.0.1:0", "--until-exit-of", str(owner.pid)]
+    Program(*arguments, *folders.flags).wait(20).check_failure(str(owner.pid))

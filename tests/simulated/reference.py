@@ -95,6 +95,11 @@ class ReferenceEngine:
         finally:
             connection.close()
 
+    def update(self, addresses: dict[str, str]) -> tuple[int, Any]:
+        """The call that starts an update; status and body of the answer."""
+        call = {"method": "update_weights_from_ipc", "args": [addresses], "timeout": 30}
+        return self._request("POST", "/collective_rpc", json.dumps(call))
+
     @property
     def instance(self) -> dict[str, object]:
         return {

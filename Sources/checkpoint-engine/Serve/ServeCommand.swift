@@ -54,6 +54,14 @@ struct ServeCommand: AsyncParsableCommand {
         completion: .file())
     var tokenFile: PathValue?
 
+    @Option(
+        name: .customLong("until-exit-of"),
+        help: Variables.help(
+            "until-exit-of",
+            "Stop, as if by SIGTERM, when the process of this id has ended: for a daemon that belongs "
+                + "to a trainer.", "pid"))
+    var owner: ProcessValue?
+
     @OptionGroup var engineOptions: EngineOptions
 
     @OptionGroup var logOptions: LogOptions
@@ -72,6 +80,7 @@ struct ServeCommand: AsyncParsableCommand {
         let configuration = try engineOptions.configuration(variables)
         let logger = try logOptions.logger(default: .info, variables)
         let signals = try StopSignals.install()
+        try variables.value(owner, "until-exit-of").map { try OwnerWatch.start($0.id, logger) }
         let engine = try CheckpointEngine(configuration: configuration, logger: logger)
         do {
             try await engine.joinHosts()
