@@ -20,7 +20,7 @@ extension CheckpointEngine {
                     address: address, workerCount: instance.workerCount, ranks: instance.ranks)
             },
             deadline: .now + .seconds(request.timeoutSeconds),
-            resetsPrefixCache: request.resetsPrefixCache, socketDirectory: sockets.path,
+            orders: request.orders, socketDirectory: sockets.path,
             context: context, client: client, signal: try makeSignal(), record: record,
             gpus: gpus, exchanges: exchanges, hosts: hosts,
             gpuConfiguration: configuration.gpu,
@@ -62,7 +62,8 @@ extension CheckpointEngine {
         for instance in instances {
             do throws(WorkerError) {
                 let address = try EngineAddress(
-                    updateURL: instance.updateURL, unixSocketPath: instance.unixSocketPath)
+                    updateURL: instance.updateURL, unixSocketPath: instance.unixSocketPath,
+                    kind: instance.kind)
                 try await client.waitUntilReady(address, deadline: deadline) {
                     progress(address.description, $0)
                 }
@@ -98,12 +99,15 @@ extension CheckpointEngine {
                 "the timeout is \(request.timeoutSeconds) s; it has to be above 0 and at most "
                     + "\(UpdateRequest.timeoutSecondsMax) s")
         }
+        try request.checkVersion()
         var addresses: [EngineAddress] = []
         for instance in request.instances {
             do throws(WorkerError) {
                 addresses.append(
                     try EngineAddress(
-                        updateURL: instance.updateURL, unixSocketPath: instance.unixSocketPath))
+                        updateURL: instance.updateURL, unixSocketPath: instance.unixSocketPath,
+                        kind: instance.kind))
+                if let mode = request.pause { try EngineClient.check(mode, for: instance.kind) }
             } catch {
                 throw EngineError(error)
             }
