@@ -13,6 +13,18 @@ extension RequestFields {
         return text
     }
 
+    /// One of the names of a closed set; absent and null are the same.
+    mutating func optionalChoice<Choice>(_ name: String, _: Choice.Type) throws(ControlError)
+        -> Choice?
+    where Choice: CaseIterable & RawRepresentable, Choice.RawValue == String {
+        guard let value = try optionalString(name, byteCountMax: 100) else { return nil }
+        guard let choice = Choice(rawValue: value) else {
+            throw wrong(
+                name, Choice.allCases.map(\.rawValue).joined(separator: ", "), .string(value))
+        }
+        return choice
+    }
+
     func array(_ value: JSONValue, _ name: String, _ kind: String, countMax: Int)
         throws(ControlError) -> [JSONValue]
     {

@@ -1,4 +1,5 @@
 import CheckpointEngine
+import CheckpointModel
 
 /// The body of `POST /v1/checkpoints/{name}/update`.
 struct UpdateBody {
@@ -21,9 +22,14 @@ struct UpdateBody {
             max: UpdateRequest.timeoutSecondsMax)
         let resets = try fields.boolean("reset_prefix_cache", default: true)
         waits = try fields.boolean("wait", default: true)
+        let kind = try fields.optionalChoice("engine", EngineKind.self) ?? .vllm
+        let pause = try fields.optionalChoice("pause", PauseMode.self)
+        let version = try fields.optionalString(
+            "weight_version", byteCountMax: UpdateRequest.weightVersionByteCountMax)
+        let wakes = try fields.boolean("wake", default: false)
         var instances: [EngineInstance] = []
         for entry in try fields.objects("instances", countMax: Self.instanceCountMax) {
-            instances.append(try Self.instance(entry))
+            instances.append(try Self.instance(entry, kind))
         }
         try fields.finish()
         guard ranks.isEmpty else {
@@ -34,15 +40,17 @@ struct UpdateBody {
         }
         request = UpdateRequest(
             instances: try Self.instances(
-                listed: instances, updateURL: updateURL, socket: socket, group: group),
-            timeoutSeconds: timeout, resetsPrefixCache: resets)
+                listed: instances, updateURL: updateURL, socket: socket, group: group, kind),
+            timeoutSeconds: timeout, resetsPrefixCache: resets, pause: pause,
+            weightVersion: version, wakes: wakes)
     }
 
-    /// One entry of `instances`.
-    private static func instance(_ entry: RequestFields) throws(ControlError)
+    /// One entry of `instances`; `kind` is that of entries that name none.
+    private static func instance(_ entry: RequestFields, _ kind: EngineKind) throws(ControlError)
         -> EngineInstance
     {
         var fields = entry
+        let kind = try fields.optionalChoice("engine", EngineKind.self) ?? kind
         let url = try fields.string("update_url", byteCountMax: textByteCountMax)
         let socket = try fields.optionalString("uds", byteCountMax: textByteCountMax)
         let workers = try fields.optionalCount("workers", max: rankCountMax)
@@ -58,12 +66,13 @@ struct UpdateBody {
         return EngineInstance(
             updateURL: url, unixSocketPath: socket,
             workerCount: workers ?? (ranks.isEmpty ? nil : ranks.count),
-            ranks: ranks.isEmpty ? nil : ranks)
+            ranks: ranks.isEmpty ? nil : ranks, kind: kind)
     }
 
     /// The instances of the update: those listed, or the one that the other fields describe.
     private static func instances(
-        listed: [EngineInstance], updateURL: String?, socket: String?, group: [Int]
+        listed: [EngineInstance], updateURL: String?, socket: String?, group: [Int],
+        _ kind: EngineKind
     ) throws(ControlError) -> [EngineInstance] {
         if let updateURL {
             guard listed.isEmpty else {
@@ -79,7 +88,7 @@ struct UpdateBody {
                 EngineInstance(
                     updateURL: updateURL, unixSocketPath: socket,
                     workerCount: group.isEmpty ? nil : group.count,
-                    ranks: group.isEmpty ? nil : group)
+                    ranks: group.isEmpty ? nil : group, kind: kind)
             ]
         }
         guard !listed.isEmpty else {

@@ -24,7 +24,7 @@ extension CheckpointEngine {
         let clientCalls = ClientCalls(workers: try devices(workers), count: calls)
         let status = try start(
             name, try registered(name, for: []), engines: [], calls: clientCalls,
-            seconds: timeoutSeconds, resetsPrefixCache: false)
+            seconds: timeoutSeconds, orders: EngineOrders())
         if let addresses = await clientCalls.addresses() {
             return OpenedUpdate(update: status.id, sockets: addresses)
         }

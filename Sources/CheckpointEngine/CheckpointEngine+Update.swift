@@ -19,19 +19,19 @@ extension CheckpointEngine {
         }
         return try start(
             name, registered, engines: engines, calls: nil, seconds: request.timeoutSeconds,
-            resetsPrefixCache: request.resetsPrefixCache)
+            orders: request.orders)
     }
 
     /// Starts the task of an update and enters it where it belongs; returns its first status.
     func start(
         _ name: CheckpointName, _ registered: RegisteredCheckpoint, engines: [UpdateEngine],
-        calls: ClientCalls?, seconds: Double, resetsPrefixCache: Bool
+        calls: ClientCalls?, seconds: Double, orders: EngineOrders
     ) throws(EngineError) -> UpdateStatus {
         let record = UpdateRecord(Self.status(id: history.nextID(), name, registered))
         let job = UpdateJob(
             id: record.id, checkpoint: name, registered: registered, engines: engines,
             clientCalls: calls, deadline: .now + .seconds(seconds),
-            resetsPrefixCache: resetsPrefixCache, socketDirectory: sockets.path,
+            orders: orders, socketDirectory: sockets.path,
             context: context, client: client, signal: try makeSignal(), record: record,
             gpus: gpus, exchanges: exchanges, hosts: hosts,
             gpuConfiguration: configuration.gpu,
@@ -90,7 +90,8 @@ extension CheckpointEngine {
         for instance in instances {
             do throws(WorkerError) {
                 let address = try EngineAddress(
-                    updateURL: instance.updateURL, unixSocketPath: instance.unixSocketPath)
+                    updateURL: instance.updateURL, unixSocketPath: instance.unixSocketPath,
+                    kind: instance.kind)
                 try await client.waitUntilReady(address, deadline: deadline) {
                     progress(address.description, $0)
                 }
@@ -118,12 +119,15 @@ extension CheckpointEngine {
         guard !request.instances.isEmpty else {
             throw EngineError(.invalidArgument, "the update names no engine")
         }
+        try request.checkVersion()
         var addresses: [EngineAddress] = []
         for instance in request.instances {
             do throws(WorkerError) {
                 addresses.append(
                     try EngineAddress(
-                        updateURL: instance.updateURL, unixSocketPath: instance.unixSocketPath))
+                        updateURL: instance.updateURL, unixSocketPath: instance.unixSocketPath,
+                        kind: instance.kind))
+                if let mode = request.pause { try EngineClient.check(mode, for: instance.kind) }
             } catch {
                 throw EngineError(error)
             }

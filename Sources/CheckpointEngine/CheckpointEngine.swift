@@ -67,7 +67,7 @@ public actor CheckpointEngine {
         self.exchanges = ExchangeCache(ncclLibraryNames: configuration.gpu.ncclLibraryNames)
         ReferenceCounterFile.sweep()
         // Last: a client that was made has to be shut down.
-        self.client = EngineClient()
+        self.client = EngineClient(token: configuration.engineToken)
         self.configuration = configuration
         self.logger = logger
         self.history = UpdateHistory(countMax: configuration.updateHistoryCountMax)

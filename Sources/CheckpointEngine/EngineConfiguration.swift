@@ -22,6 +22,8 @@ public struct EngineConfiguration: Hashable, Sendable {
     public let gpu: GPUConfiguration
     /// The other hosts that update together with this one; `nil` updates alone.
     public let hosts: HostGroupConfiguration?
+    /// What engines are sent as a bearer token; `nil` sends none.
+    public let engineToken: String?
 
     public static let bucketByteCountDefault = 512 << 20
     public static let updateHistoryCountDefault = 256
@@ -34,7 +36,7 @@ public struct EngineConfiguration: Hashable, Sendable {
         zeroMQLibraryNames: [String] = Self.zeroMQLibraryNamesDefault,
         updateHistoryCountMax: Int = Self.updateHistoryCountDefault,
         gpu: GPUConfiguration = GPUConfiguration(device: .host),
-        hosts: HostGroupConfiguration? = nil
+        hosts: HostGroupConfiguration? = nil, engineToken: String? = nil
     ) {
         self.sharedMemoryDirectory = sharedMemoryDirectory
         self.runtimeDirectory = runtimeDirectory
@@ -45,5 +47,6 @@ public struct EngineConfiguration: Hashable, Sendable {
         self.updateHistoryCountMax = updateHistoryCountMax
         self.gpu = gpu
         self.hosts = hosts
+        self.engineToken = engineToken
     }
 }

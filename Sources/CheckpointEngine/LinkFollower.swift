@@ -1,4 +1,4 @@
-import CheckpointTransport
+import CheckpointDevice
 import CheckpointWorker
 import Synchronization
 
@@ -6,12 +6,12 @@ import Synchronization
 final class LinkFollower: WorkerLinkObserver {
     private let record: UpdateRecord
     private let endpoints: [WorkerEndpoint]
-    private let gather: GatherRun?
+    private let gather: RunningGather?
     private let update: HostUpdate?
     private let bound: AsyncStream<Bool>.Continuation
 
     init(
-        record: UpdateRecord, endpoints: [WorkerEndpoint], gather: GatherRun?,
+        record: UpdateRecord, endpoints: [WorkerEndpoint], gather: RunningGather?,
         update: HostUpdate?, bound: AsyncStream<Bool>.Continuation
     ) {
         self.record = record
@@ -25,8 +25,26 @@ final class LinkFollower: WorkerLinkObserver {
 
     func linkWaits(at stage: SessionStage) { update?.arrived(at: stage) }
 
+    /// What several hosts bring together is there for one session only.
+    func linkRepeats(for workers: [Int]) throws(WorkerError) {
+        guard update == nil || gather?.delivery.railCount == 0 else {
+            throw WorkerError(
+                .invalidArgument,
+                "\(endpoints[workers[0]].engine) takes the weights once more, for a model that drafts, "
+                    + "and several hosts that have a part of the checkpoint each cannot serve that: "
+                    + "register the whole checkpoint on every host")
+        }
+        record.enterRepeat()
+        do throws(DeviceError) {
+            try gather?.runs.startAgain()
+        } catch {
+            throw WorkerError(.callFailed, error.message)
+        }
+    }
+
     func linkProgressed(_ progress: SessionProgress, touchesWeights: Bool, doneCount: Int) {
-        gather?.release(doneCount)
+        gather?.runs.release(doneCount)
+        if record.isRepeating { return }
         record.report(progress, touchesWeights: touchesWeights, endpoints: endpoints)
     }
 }

@@ -13,7 +13,7 @@ extension UpdateJob {
         let (bound, boundContinuation) = AsyncStream.makeStream(of: Bool.self)
         let configuration = linkConfiguration(endpoints.flatMap(\.self), gather)
         let follower = LinkFollower(
-            record: record, endpoints: configuration.endpoints, gather: gather?.run,
+            record: record, endpoints: configuration.endpoints, gather: gather,
             update: update, bound: boundContinuation)
         let failure: WorkerError? = await withTaskGroup(of: Ending.self) { group in
             group.addTask { .answered(await callEngines(endpoints, bound: bound)) }
@@ -104,7 +104,7 @@ extension UpdateJob {
         do throws(WorkerError) {
             try await client.update(
                 engine, addresses: endpoints.map { ($0.id, $0.address) },
-                timeout: remaining + Self.callGrace)
+                timeout: remaining + Self.callGrace, orders: orders)
             signal.engineAnswered(engine.description)
             return nil
         } catch {
@@ -121,7 +121,9 @@ extension UpdateJob {
             memory: gather.map { .cuda($0.delivery.workerRings) } ?? .host(registered.locations),
             tensors: gather?.delivery.plan.tensors ?? registered.catalog.tensors,
             schedule: gather?.delivery.plan.schedule ?? hostSchedule, deadline: deadline,
-            counters: gather?.counters, catalogBody: gather?.delivery.plan.catalogBody)
+            counters: gather?.counters, catalogBody: gather?.delivery.plan.catalogBody,
+            repeatingEngines: Set(
+                engines.map(\.address).filter(\.repeatsSessions).map(\.description)))
     }
 
     private var hostSchedule: DeliverySchedule {

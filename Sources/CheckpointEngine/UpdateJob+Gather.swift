@@ -7,7 +7,7 @@ import CheckpointWorker
 /// A gather delivery while it runs.
 struct RunningGather: Sendable {
     let delivery: GatherDelivery
-    let run: GatherRun
+    let runs: GatherRuns
     let counters: ReferenceCounterFile
 }
 
@@ -65,11 +65,11 @@ extension UpdateJob {
     }
 
     func running(_ delivery: GatherDelivery) async throws -> RunningGather {
-        let run = try await BlockingThread.run("ckpt-prepare") { () throws(DeviceError) in
-            try GatherRun(delivery.job) { [signal] in signal.available($0) }
+        let runs = try await BlockingThread.run("ckpt-prepare") { () throws(DeviceError) in
+            try GatherRuns(delivery.job, signal: signal)
         }
         record.describe(delivery)
-        return RunningGather(delivery: delivery, run: run, counters: try ReferenceCounterFile())
+        return RunningGather(delivery: delivery, runs: runs, counters: try ReferenceCounterFile())
     }
 
     /// How the GPUs of this host exchange what each has copied.
@@ -84,33 +84,23 @@ extension UpdateJob {
     func deliver(
         _ gather: RunningGather, _ endpoints: [[WorkerEndpoint]], _ update: HostUpdate?
     ) async throws {
-        let run = gather.run
-        async let copied: DeviceError? = Self.copies(of: run, signal)
+        let runs = gather.runs
+        runs.start()
         var failure: WorkerError?
         do throws(WorkerError) {
             try await deliver(endpoints: endpoints, through: gather, with: update)
         } catch {
             failure = error
-            run.cancel()
+            runs.cancel()
         }
         // The link ends with the copies' failure when that came first, wrapped for the workers.
-        if let deviceFailure = await copied { throw deviceFailure }
+        if let deviceFailure = await runs.outcome() { throw deviceFailure }
         if let failure {
             await awaitRelease(gather.counters)
             throw failure
         }
         if gpuConfiguration.releasesMemory { await awaitRelease(gather.counters) }
-        record.keep(run.spans(), gather.delivery.gpus)
-    }
-
-    private static func copies(of run: GatherRun, _ signal: LinkSignal) async -> DeviceError? {
-        do throws(DeviceError) {
-            try await BlockingThread.run("ckpt-gather") { () throws(DeviceError) in try run.run() }
-            return nil
-        } catch {
-            signal.fail(WorkerError(.callFailed, error.message))
-            return error
-        }
+        record.keep(runs.spans(), gather.delivery.gpus)
     }
 
     /// Waits until workers of the known protocol have let go of the rings; one that died never does.

@@ -16,7 +16,7 @@ struct UpdateJob: Sendable {
     /// `nil` where this daemon calls the engines.
     let clientCalls: ClientCalls?
     let deadline: ContinuousClock.Instant
-    let resetsPrefixCache: Bool
+    let orders: EngineOrders
     let socketDirectory: String
     let context: ZeroMQContext
     let client: EngineClient
@@ -39,18 +39,25 @@ struct UpdateJob: Sendable {
 
     /// Carries the update out; throws its first failure.
     func run() async throws(EngineError) {
+        let control = EngineControl(self)
+        do throws(EngineError) {
+            try await carryOut(control)
+        } catch {
+            throw await control.failed(error)
+        }
+    }
+
+    private func carryOut(_ control: EngineControl) async throws(EngineError) {
         do {
             try checkFiles()
+            try await control.begin()
             if let gpus {
                 try await gather(on: gpus)
             } else {
                 try await deliver(endpoints: endpoints(), through: nil)
             }
             record.enter(.finish)
-            guard resetsPrefixCache else { return }
-            for engine in engines {
-                try await client.resetPrefixCache(engine.address, deadline: deadline)
-            }
+            try await control.finish()
         } catch let error as WorkerError {
             // A call that was cancelled does not know why; whoever ended the update has told.
             let reason = error.code == .cancelled ? signal.failure : nil

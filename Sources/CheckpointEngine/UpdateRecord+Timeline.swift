@@ -52,10 +52,13 @@ extension UpdateRecord {
     /// The whole reload stage would hide the lanes of the buckets, so it is not drawn.
     private static func stage(_ stage: UpdateStatus.Stage) -> Timeline.Stage? {
         switch stage {
+        case .pause: .pause
         case .handshake: .handshake
         case .catalog: .catalog
         case .release: .release
         case .commit: .commit
+        case .draft: .draft
+        case .resume: .resume
         case .reload, .finish: nil
         }
     }

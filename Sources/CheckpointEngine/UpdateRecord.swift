@@ -9,6 +9,9 @@ final class UpdateRecord: Sendable {
     private struct State {
         var status: UpdateStatus
         var stageStarts: [(UpdateStatus.Stage, ContinuousClock.Instant)] = []
+        /// Those of what came before the link, with the start of the handshake as the last.
+        var firstStarts: [(UpdateStatus.Stage, ContinuousClock.Instant)] = []
+        var isRepeating = false
         var waiters: [Int: CheckedContinuation<UpdateStatus, Never>] = [:]
         var nextWaiter = 0
         var touchesWeights = false
@@ -77,12 +80,41 @@ final class UpdateRecord: Sendable {
     ) {
         state.withLock { state in
             guard state.status.state == .running else { return }
-            state.touchesWeights = touchesWeights
+            state.touchesWeights = state.touchesWeights || touchesWeights
             state.hasKnownWorkers = progress.workers.contains { $0.isKnown }
-            state.stageStarts = progress.stageStarts.map { (Self.stage($0.stage), $0.at) }
+            let starts = progress.stageStarts.map { (Self.stage($0.stage), $0.at) }
+            state.stageStarts =
+                state.firstStarts.isEmpty ? starts : state.firstStarts + starts.dropFirst()
             state.status.stage = Self.stage(progress.stage)
             state.status.workers = zip(progress.workers, endpoints).map(Self.worker)
             state.status.loadedBytes = progress.workers.map(\.loadedByteCount).min() ?? 0
+        }
+    }
+
+    /// Whether workers have come back for everything.
+    var isRepeating: Bool { state.withLock { $0.isRepeating } }
+
+    /// Notes that everything is delivered once more.
+    func enterRepeat() {
+        state.withLock { state in
+            state.status.sessions += 1
+            if state.isRepeating { return }
+            state.isRepeating = true
+            state.status.stage = .draft
+            state.stageStarts.append((.draft, .now))
+        }
+    }
+
+    /// Notes what was done to the engines.
+    func note(_ control: UpdateStatus.Control) {
+        state.withLock { $0.status.control = control }
+    }
+
+    /// Notes that the update begins with this stage, instead of the handshake.
+    func begin(with stage: UpdateStatus.Stage) {
+        state.withLock { state in
+            state.status.stage = stage
+            state.stageStarts = [(stage, start)]
         }
     }
 
@@ -90,6 +122,7 @@ final class UpdateRecord: Sendable {
         state.withLock { state in
             state.status.stage = stage
             state.stageStarts.append((stage, .now))
+            if stage == .handshake { state.firstStarts = state.stageStarts }
         }
     }
 

@@ -1,7 +1,10 @@
+public import CheckpointModel
+import CheckpointWorker
+
 /// One engine instance that an update is for: an HTTP server with its workers.
 public struct EngineInstance: Hashable, Sendable {
     /// The full URL that starts the reload, for vLLM `http://HOST:PORT/collective_rpc`. A URL
-    /// without a path gets that one.
+    /// without a path gets the one of its kind.
     public let updateURL: String
     /// The unix socket that the engine's HTTP server listens on, instead of the URL's host and port.
     public let unixSocketPath: String?
@@ -10,15 +13,17 @@ public struct EngineInstance: Hashable, Sendable {
     /// The GPUs of the instance's workers, as the daemon numbers those that it sees; `nil` takes the next
     /// ones. Without meaning for workers on the CPU.
     public let ranks: [Int]?
+    public let kind: EngineKind
 
     public init(
         updateURL: String, unixSocketPath: String? = nil, workerCount: Int? = nil,
-        ranks: [Int]? = nil
+        ranks: [Int]? = nil, kind: EngineKind = .vllm
     ) {
         self.updateURL = updateURL
         self.unixSocketPath = unixSocketPath
         self.workerCount = workerCount
         self.ranks = ranks
+        self.kind = kind
     }
 }
 
@@ -33,13 +38,45 @@ public struct UpdateRequest: Hashable, Sendable {
     public let timeoutSeconds: Double
     /// Whether the engines' prefix caches are reset after the commit.
     public let resetsPrefixCache: Bool
+    /// What becomes of the engines' requests meanwhile; `nil` leaves them alone. Engines go on when the
+    /// whole update has succeeded, and stay paused when it has failed and touched their weights.
+    public let pause: PauseMode?
+    /// What the engines call the new weights; `nil` leaves the name.
+    public let weightVersion: String?
+    /// Whether sleeping engines are woken up: their weights before the update, the rest after it.
+    public let wakes: Bool
+
+    public static let weightVersionByteCountMax = 256
 
     public init(
         instances: [EngineInstance], timeoutSeconds: Double = Self.timeoutSecondsDefault,
-        resetsPrefixCache: Bool = true
+        resetsPrefixCache: Bool = true, pause: PauseMode? = nil, weightVersion: String? = nil,
+        wakes: Bool = false
     ) {
         self.instances = instances
         self.timeoutSeconds = timeoutSeconds
         self.resetsPrefixCache = resetsPrefixCache
+        self.pause = pause
+        self.weightVersion = weightVersion
+        self.wakes = wakes
+    }
+
+    var orders: EngineOrders {
+        EngineOrders(
+            pause: pause, weightVersion: weightVersion, wakes: wakes,
+            resetsPrefixCache: resetsPrefixCache)
+    }
+
+    func checkVersion() throws(EngineError) {
+        guard let weightVersion else { return }
+        let isPlain = weightVersion.unicodeScalars.allSatisfy {
+            !$0.properties.isWhitespace && $0.value >= 0x20 && $0.value != 0x7f
+        }
+        guard (1...Self.weightVersionByteCountMax).contains(weightVersion.utf8.count), isPlain else {
+            throw EngineError(
+                .invalidArgument,
+                "the weight version has \(weightVersion.utf8.count) bytes: it has to have 1 to "
+                    + "\(Self.weightVersionByteCountMax), without spaces and control characters")
+        }
     }
 }

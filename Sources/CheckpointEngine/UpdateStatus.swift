@@ -1,3 +1,5 @@
+public import CheckpointModel
+
 /// What the engine tells about one update, running or ended.
 public struct UpdateStatus: Codable, Hashable, Sendable {
     public enum State: String, Codable, Sendable {
@@ -6,6 +8,8 @@ public struct UpdateStatus: Codable, Hashable, Sendable {
 
     /// The step that the update is in, or ended in.
     public enum Stage: String, Codable, Sendable, CaseIterable {
+        /// The engines' requests are held, and sleeping engines woken up, where that was asked for.
+        case pause
         /// The engines are asked to start, their workers connect and say hello.
         case handshake
         /// The catalog is exchanged and mapped.
@@ -16,8 +20,12 @@ public struct UpdateStatus: Codable, Hashable, Sendable {
         case release
         /// The workers finish the load.
         case commit
+        /// Engines with a model that drafts take everything once more for it.
+        case draft
         /// The engines answer, caches are reset.
         case finish
+        /// Engines that were paused go on.
+        case resume
     }
 
     public struct Worker: Codable, Hashable, Sendable {
@@ -101,6 +109,25 @@ public struct UpdateStatus: Codable, Hashable, Sendable {
         }
     }
 
+    /// What was done to the engines around the delivery.
+    public struct Control: Codable, Hashable, Sendable {
+        public let pause: PauseMode?
+        /// From the first call of the pause to the last one's end of it, or to the end of the update.
+        public let pausedSeconds: Double?
+        /// Engines that were paused and are not told to go on: all until the end, none after success.
+        public let stillPaused: [String]
+        /// Engines whose memory was taken back.
+        public let woken: [String]
+        public let weightVersion: String?
+
+        enum CodingKeys: String, CodingKey {
+            case pause, woken
+            case pausedSeconds = "paused_seconds"
+            case stillPaused = "still_paused"
+            case weightVersion = "weight_version"
+        }
+    }
+
     public let id: String
     public let checkpoint: String
     public var state: State
@@ -116,11 +143,15 @@ public struct UpdateStatus: Codable, Hashable, Sendable {
     public var workers: [Worker]
     /// `nil` for engines on the CPU.
     public var ring: Ring?
+    /// How often everything was delivered: more than once to engines with a model that drafts.
+    public var sessions = 1
+    /// `nil` where nothing was asked for.
+    public var control: Control?
     public var error: Failure?
 
     enum CodingKeys: String, CodingKey {
         case id, checkpoint, state, stage, bytes, tensors, buckets, seconds, stages, workers, ring
-        case error
+        case error, sessions, control
         case loadedBytes = "loaded_bytes"
     }
 

@@ -1,6 +1,8 @@
 extension Timeline {
     /// What a span does, in the order in which pictures list it.
     public enum Stage: Hashable, Sendable, Comparable, CaseIterable {
+        /// The engines' requests are held.
+        case pause
         /// The engines start, their workers say hello.
         case handshake
         /// The catalog is exchanged and mapped.
@@ -15,9 +17,14 @@ extension Timeline {
         case release
         /// Workers finish the load.
         case commit
+        /// Everything is delivered once more, to models that draft.
+        case draft
+        /// The engines go on.
+        case resume
 
         public var title: String {
             switch self {
+            case .pause: "pause"
             case .handshake: "handshake"
             case .catalog: "catalog"
             case .stage: "H2D"
@@ -25,12 +32,15 @@ extension Timeline {
             case .reload: "reload"
             case .release: "release"
             case .commit: "commit"
+            case .draft: "draft"
+            case .resume: "resume"
             }
         }
 
         /// As `#RRGGBB`. The colours can be told apart without seeing red or green.
         public var color: String {
             switch self {
+            case .pause: "#5B4B8A"
             case .handshake: "#CC79A7"
             case .catalog: "#56B4E9"
             case .stage: "#0072B2"
@@ -38,14 +48,16 @@ extension Timeline {
             case .reload: "#00805E"
             case .release: "#99A1AB"
             case .commit: "#C2500A"
+            case .draft: "#F0E442"
+            case .resume: "#5B4B8A"
             }
         }
 
         /// Of text on ``color``, as `#RRGGBB`.
         var textColor: String {
             switch self {
-            case .stage, .reload, .commit: "#FFFFFF"
-            case .handshake, .catalog, .gather, .release: "#1F2328"
+            case .pause, .resume, .stage, .reload, .commit: "#FFFFFF"
+            case .handshake, .catalog, .gather, .release, .draft: "#1F2328"
             }
         }
     }

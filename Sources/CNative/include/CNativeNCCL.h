@@ -10,6 +10,8 @@ enum {
     CE_NCCL_SUCCESS = 0,
     CE_NCCL_IN_PROGRESS = 7,
     CE_NCCL_UINT8 = 1,
+    CE_NCCL_FLOAT32 = 7,
+    CE_NCCL_SUM = 0,
     CE_NCCL_UNIQUE_ID_BYTES = 128
 };
 
@@ -46,7 +48,8 @@ ce_nccl_config ce_nccl_config_nonblocking(void);
     X(int, ncclCommAbort, (uintptr_t))                                                             \
     X(int, ncclGroupStart, (void))                                                                 \
     X(int, ncclGroupEnd, (void))                                                                   \
-    X(int, ncclBroadcast, (uint64_t, uint64_t, size_t, int, int, uintptr_t, uintptr_t))
+    X(int, ncclBroadcast, (uint64_t, uint64_t, size_t, int, int, uintptr_t, uintptr_t))            \
+    X(int, ncclAllReduce, (uint64_t, uint64_t, size_t, int, int, uintptr_t, uintptr_t))
 
 typedef struct ce_nccl_table {
 #define CE_NCCL_FIELD(result, name, arguments) result(*name) arguments;

@@ -71,6 +71,21 @@ public final class NcclCommunicator: Sendable {
         try settle("send from \(device) to its group", deadline: nil, isCancelled: { false })
     }
 
+    /// Queues the sum of one 32-bit float of every member, in place: what members that follow vLLM's
+    /// protocol for joining do first.
+    func sumOne(at address: DeviceAddress, on stream: CudaStream) throws(DeviceError) {
+        let what = "sum over the group of \(device)"
+        try withHandle { handle throws(DeviceError) in
+            let code = table.raw.ncclAllReduce(
+                address.raw, address.raw, 1, CInt(CE_NCCL_FLOAT32), CInt(CE_NCCL_SUM), handle,
+                stream.handle)
+            if code != CInt(CE_NCCL_IN_PROGRESS) {
+                try table.check(code, handle, "ncclAllReduce", what)
+            }
+        }
+        try settle(what, deadline: nil, isCancelled: { false })
+    }
+
     /// Whether it was not left.
     var isUsable: Bool { handle.withLock { $0 != 0 } }
 

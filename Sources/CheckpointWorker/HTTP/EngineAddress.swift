@@ -1,3 +1,5 @@
+public import CheckpointModel
+
 /// The HTTP server of one engine instance, and how requests to it are written.
 public struct EngineAddress: Hashable, Sendable, CustomStringConvertible {
     /// `http://HOST:PORT`, without a path or a trailing slash.
@@ -5,11 +7,12 @@ public struct EngineAddress: Hashable, Sendable, CustomStringConvertible {
     /// The path that starts a reload.
     public let updatePath: String
     public let unixSocketPath: String?
+    public let kind: EngineKind
 
-    public static let updatePathDefault = "/collective_rpc"
-
-    /// Takes `http[s]://HOST[:PORT][/PATH]`; without a path the update goes to `/collective_rpc`.
-    public init(updateURL: String, unixSocketPath: String? = nil) throws(WorkerError) {
+    /// Takes `http[s]://HOST[:PORT][/PATH]`; without a path the update goes to the one of its kind.
+    public init(updateURL: String, unixSocketPath: String? = nil, kind: EngineKind = .vllm)
+        throws(WorkerError)
+    {
         let schemes = ["http://", "https://"]
         guard let scheme = schemes.first(where: updateURL.hasPrefix) else {
             throw WorkerError(
@@ -32,8 +35,9 @@ public struct EngineAddress: Hashable, Sendable, CustomStringConvertible {
                 "the engine's unix socket \(unixSocketPath) is not an absolute path")
         }
         self.origin = scheme + host
-        self.updatePath = path.isEmpty || path == "/" ? Self.updatePathDefault : String(path)
+        self.updatePath = path.isEmpty || path == "/" ? kind.calls.updatePathDefault : String(path)
         self.unixSocketPath = unixSocketPath
+        self.kind = kind
     }
 
     /// What messages call the engine.
@@ -41,6 +45,9 @@ public struct EngineAddress: Hashable, Sendable, CustomStringConvertible {
         guard let unixSocketPath else { return origin }
         return "unix:\(unixSocketPath)"
     }
+
+    /// Whether its workers may come back for the weights within one update.
+    public var repeatsSessions: Bool { kind.calls.repeatsSessions }
 
     /// The URL of `path` in the form of async-http-client, which knows `http+unix`.
     func url(_ path: String) -> String {

@@ -8,4 +8,10 @@ public struct BucketLoad: Hashable, Sendable {
     public let end: ContinuousClock.Instant
     /// By the worker's own clock; zero for workers that do not tell.
     public let duration: Duration
+
+    /// The same of the worker at another place.
+    func moved(to worker: Int) -> BucketLoad {
+        BucketLoad(
+            worker: worker, bucket: bucket, byteCount: byteCount, end: end, duration: duration)
+    }
 }

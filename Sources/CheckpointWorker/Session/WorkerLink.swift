@@ -26,13 +26,16 @@ public struct WorkerLink {
         public let counters: ReferenceCounterFile?
         /// What ``CatalogMessage/body(_:)`` gives for the tensors, where it was made already.
         public let catalogBody: [UInt8]?
+        /// Engines whose workers may come back for everything once more, until the engine answers.
+        public let repeatingEngines: Set<String>
 
         public init(
             update: String, checkpoint: String, endpoints: [WorkerEndpoint],
             memory: WorkerMemory, tensors: [TensorEntry], schedule: DeliverySchedule,
             deadline: ContinuousClock.Instant, abortGrace: Duration = .seconds(5),
             answerGrace: Duration = .seconds(5), stragglerGrace: Duration = .seconds(30),
-            counters: ReferenceCounterFile? = nil, catalogBody: [UInt8]? = nil
+            counters: ReferenceCounterFile? = nil, catalogBody: [UInt8]? = nil,
+            repeatingEngines: Set<String> = []
         ) {
             self.update = update
             self.checkpoint = checkpoint
@@ -46,32 +49,41 @@ public struct WorkerLink {
             self.stragglerGrace = stragglerGrace
             self.counters = counters
             self.catalogBody = catalogBody
+            self.repeatingEngines = repeatingEngines
         }
     }
 
     /// Frames larger than the protocol allows end the connection.
     private static let frameByteCountMax: Int64 = 1 << 20
     private static let lingerMilliseconds: CInt = 1000
-    private static let pollMillisecondsMax = 1000
+    static let pollMillisecondsMax = 1000
     /// Messages that are taken from one worker before the next one gets its turn.
     private static let burst = 64
 
-    private let configuration: Configuration
-    private let context: ZeroMQContext
-    private let signal: LinkSignal
-    private let observer: any WorkerLinkObserver
-    private let sockets: [ZeroMQSocket]
-    private let monitors: [ZeroMQSocket]
+    let configuration: Configuration
+    let context: ZeroMQContext
+    let signal: LinkSignal
+    let observer: any WorkerLinkObserver
+    /// Of all workers of the update.
+    let allSockets: [ZeroMQSocket]
+    let allMonitors: [ZeroMQSocket]
+    /// Where the workers of the session stand among those of the update.
+    var places: [Int]
+    /// How often each worker of the update has come, gone, and begun a session.
+    var visits: [Visits]
     private let delimiter: ZeroMQFrame
-    private var writer: ServerFrames
-    private var session: UpdateSession
+    var writer: ServerFrames
+    var session: UpdateSession
     private var abortDeadline: ContinuousClock.Instant?
-    private var answers: [String: ContinuousClock.Instant] = [:]
+    var answers: [String: ContinuousClock.Instant] = [:]
     /// When the first worker of an engine had come, for engines that are not complete yet.
-    private var firstComers: [String: ContinuousClock.Instant] = [:]
+    var firstComers: [String: ContinuousClock.Instant] = [:]
 
-    /// Binds every endpoint's socket and then runs the session; `observer` follows it. Returns the loads
-    /// of all buckets; throws the first failure.
+    private var sockets: [ZeroMQSocket] { places.map { allSockets[$0] } }
+    private var monitors: [ZeroMQSocket] { places.map { allMonitors[$0] } }
+
+    /// Binds every endpoint's socket and then runs the session, and more of them for workers that come
+    /// back; `observer` follows it. Returns the loads of all buckets; throws the first failure.
     @discardableResult
     public static func run(
         _ configuration: Configuration, context: ZeroMQContext, signal: LinkSignal,
@@ -81,14 +93,13 @@ public struct WorkerLink {
             configuration, context: context, signal: signal, observer: observer)
         observer.linkBound()
         try link.loop()
-        return link.session.loads
+        return try link.session.loads + link.serveRepeats()
     }
 
     private init(
         _ configuration: Configuration, context: ZeroMQContext, signal: LinkSignal,
         observer: any WorkerLinkObserver
     ) throws(WorkerError) {
-        let now = ContinuousClock.now
         var sockets: [ZeroMQSocket] = []
         var monitors: [ZeroMQSocket] = []
         for (index, endpoint) in configuration.endpoints.enumerated() {
@@ -108,20 +119,13 @@ public struct WorkerLink {
         self.context = context
         self.signal = signal
         self.observer = observer
-        self.sockets = sockets
-        self.monitors = monitors
+        self.allSockets = sockets
+        self.allMonitors = monitors
+        self.places = Array(sockets.indices)
+        self.visits = sockets.map { _ in Visits() }
         self.delimiter = try ZeroMQFrame([], table: context.table)
-        self.writer = ServerFrames(
-            memory: configuration.memory, schedule: configuration.schedule,
-            tensors: configuration.tensors, counters: configuration.counters,
-            knownBody: configuration.catalogBody)
-        self.session = UpdateSession(
-            endpoints: configuration.endpoints, schedule: configuration.schedule,
-            hello: ServerHello(
-                update: configuration.update, checkpoint: configuration.checkpoint,
-                memory: configuration.memory.kind,
-                deadlineMilliseconds: Self.milliseconds(now.duration(to: configuration.deadline))),
-            now: now)
+        self.writer = configuration.writer(for: places)
+        self.session = configuration.session(for: places, schedule: configuration.schedule)
     }
 
     static func milliseconds(_ duration: Duration) -> Int {
@@ -138,7 +142,9 @@ public struct WorkerLink {
 // MARK: - The loop
 
 extension WorkerLink {
-    private mutating func loop() throws(WorkerError) {
+    /// Runs the session to its end.
+    mutating func loop() throws(WorkerError) {
+        let sockets = sockets
         var poller = ZeroMQPoller(
             sockets + monitors, descriptor: signal.readDescriptor, table: context.table)
         while !session.isOver {
@@ -226,11 +232,11 @@ extension WorkerLink {
     }
 
     private func unfinished(where condition: (WorkerEndpoint) -> Bool) -> [String] {
-        configuration.endpoints.indices.filter { worker in
+        session.endpoints.indices.filter { worker in
             let report = session.progress.workers[worker]
             let isBehind =
                 session.progress.stage == .handshake ? report.hello == nil : !report.isCommitted
-            return condition(configuration.endpoints[worker]) && isBehind
+            return condition(session.endpoints[worker]) && isBehind
         }.map { session.name(of: $0) }
     }
 
@@ -249,10 +255,12 @@ extension WorkerLink {
     private mutating func receiveEvents(of worker: Int) throws(WorkerError) {
         while let event = try monitors[worker].receiveEvent() {
             if event == Int(CE_ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
+                if hasReturned(worker) { continue }
                 try perform(session.connected(worker))
             } else if event == Int(CE_ZMQ_EVENT_DISCONNECTED) {
                 // What the worker sent before it went has arrived by now, and counts.
                 while try receiveMessage(of: worker) {}
+                visits[places[worker]].goneCount += 1
                 try perform(session.disconnected(worker))
             }
         }
@@ -297,7 +305,7 @@ extension WorkerLink {
         return session.received(try WorkerMessage(frames: frames), from: worker, at: .now)
     }
 
-    private mutating func perform(_ actions: [UpdateSession.Action]) throws(WorkerError) {
+    mutating func perform(_ actions: [UpdateSession.Action]) throws(WorkerError) {
         for action in actions {
             switch action {
             case .send(let worker, .hello(let hello)):

@@ -9,9 +9,16 @@ public protocol WorkerLinkObserver: Sendable {
 
     /// The workers are ready for a gated stage; called again until it is permitted.
     func linkWaits(at stage: SessionStage)
+
+    /// The workers at these places among the endpoints have come back: everything has to be delivered to
+    /// them once more. Progress that follows is theirs alone.
+    func linkRepeats(for workers: [Int]) throws(WorkerError)
 }
 
 extension WorkerLinkObserver {
     /// For links without gates.
     public func linkWaits(at stage: SessionStage) {}
+
+    /// For links whose memory holds everything.
+    public func linkRepeats(for workers: [Int]) throws(WorkerError) {}
 }

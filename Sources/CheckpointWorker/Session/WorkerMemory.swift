@@ -31,6 +31,14 @@ public enum WorkerMemory: Sendable {
         }
     }
 
+    /// The memory of some of the endpoints.
+    func of(_ places: [Int]) -> WorkerMemory {
+        switch self {
+        case .host: self
+        case .cuda(let rings): .cuda(places.map { rings[$0] })
+        }
+    }
+
     /// What the catalog of one worker names.
     func catalog(for worker: Int) -> CatalogMessage.Memory {
         switch self {

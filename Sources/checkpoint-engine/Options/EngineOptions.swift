@@ -51,6 +51,8 @@ struct EngineOptions: ParsableArguments {
 
     @OptionGroup var hostOptions: HostOptions
 
+    @OptionGroup var tokenOptions: EngineTokenOptions
+
     func configuration(_ variables: Variables) throws -> EngineConfiguration {
         let bucket = try variables.value(bucketSize, "bucket-size")?.byteCount
         return EngineConfiguration(
@@ -63,7 +65,8 @@ struct EngineOptions: ParsableArguments {
             bucketByteCountMax: bucket ?? EngineConfiguration.bucketByteCountDefault,
             zeroMQLibraryNames: try zeroMQOptions.libraryNames(variables),
             gpu: try gpuOptions.configuration(variables),
-            hosts: try hostOptions.configuration(variables))
+            hosts: try hostOptions.configuration(variables),
+            engineToken: try tokenOptions.token(variables))
     }
 
     /// Workers open paths below it, so it has to be absolute.

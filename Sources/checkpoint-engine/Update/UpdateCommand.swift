@@ -22,6 +22,11 @@ struct UpdateCommand: AsyncParsableCommand {
               checkpoint-engine update --checkpoint-path /models/new \\
                 --endpoint http://127.0.0.1:8000 --endpoint http://127.0.0.1:8001
 
+            An SGLang server, whose requests stand still meanwhile:
+
+              checkpoint-engine update --checkpoint-path /models/new --engine sglang \\
+                --endpoint http://127.0.0.1:30000 --pause keep --weight-version step-100
+
             For scripts, with the status as JSON on standard output:
 
               checkpoint-engine update --checkpoint-path /dev/shm/step-100 --consume \\
@@ -41,7 +46,7 @@ struct UpdateCommand: AsyncParsableCommand {
         name: .customLong("endpoint"),
         help: Variables.help(
             "endpoint",
-            "The URL of an engine; without a path the update goes to /collective_rpc. Repeat it for "
+            "The URL of an engine; without a path the update goes to the one of its kind. Repeat it for "
                 + "several engines, in the order of their GPUs; the variable separates them by "
                 + "commas.", "url"))
     var endpoints: [EndpointValue] = []
@@ -126,6 +131,8 @@ struct UpdateCommand: AsyncParsableCommand {
         help: Variables.help(
             "json", "Print the final status as JSON instead of a table (default: no)."))
     var json: Bool?
+
+    @OptionGroup var controlOptions: ControlOptions
 
     @OptionGroup var engineOptions: EngineOptions
 

@@ -39,7 +39,7 @@ extension UpdateCommand {
         return UpdateOrder(
             path: try variables.required(checkpointPath, "checkpoint-path").path,
             name: name,
-            request: UpdateRequest(instances: try instances(variables), timeoutSeconds: seconds),
+            request: try request(variables, timeoutSeconds: seconds),
             readySeconds: try variables.value(readyTimeout, "ready-timeout")?.seconds ?? seconds,
             sleepSeconds: try variables.value(sleepTime, "sleep-time")?.seconds ?? 0,
             metasFile: try variables.value(metasFile, "save-metas-file")?.path,
@@ -48,10 +48,20 @@ extension UpdateCommand {
             printsJSON: try variables.isOn(json, "json"))
     }
 
+    private func request(_ variables: Variables, timeoutSeconds: Double) throws -> UpdateRequest {
+        UpdateRequest(
+            instances: try instances(variables), timeoutSeconds: timeoutSeconds,
+            pause: try variables.value(controlOptions.pause, "pause"),
+            weightVersion: try variables.value(
+                controlOptions.weightVersion, "weight-version")?.text,
+            wakes: try variables.isOn(controlOptions.wakes, "wake"))
+    }
+
     private func instances(_ variables: Variables) throws -> [EngineInstance] {
         let endpoints = try variables.values(endpoints, "endpoint")
         let sockets = try variables.values(sockets, "uds").map(\.path)
         let workers = try variables.value(workerCount, "inference-parallel-size")?.count
+        let kind = try variables.value(controlOptions.kind, "engine") ?? .vllm
         guard !endpoints.isEmpty else {
             throw ValidationError(
                 "Missing expected option '--endpoint' (or the variable "
@@ -66,7 +76,7 @@ extension UpdateCommand {
             EngineInstance(
                 updateURL: endpoint.url,
                 unixSocketPath: sockets.count > 1 ? sockets[index] : sockets.first,
-                workerCount: workers)
+                workerCount: workers, kind: kind)
         }
     }
 }
