@@ -19,13 +19,13 @@ extension CheckpointEngine {
         }
         return try start(
             name, registered, engines: engines, calls: nil, seconds: request.timeoutSeconds,
-            orders: request.orders)
+            orders: request.orders, nativeSender: request.nativeSender)
     }
 
     /// Starts the task of an update and enters it where it belongs; returns its first status.
     func start(
         _ name: CheckpointName, _ registered: RegisteredCheckpoint, engines: [UpdateEngine],
-        calls: ClientCalls?, seconds: Double, orders: EngineOrders
+        calls: ClientCalls?, seconds: Double, orders: EngineOrders, nativeSender: Int? = nil
     ) throws(EngineError) -> UpdateStatus {
         let record = UpdateRecord(Self.status(id: history.nextID(), name, registered))
         let job = UpdateJob(
@@ -33,7 +33,8 @@ extension CheckpointEngine {
             clientCalls: calls, deadline: .now + .seconds(seconds),
             orders: orders, socketDirectory: sockets.path,
             context: context, client: client, signal: try makeSignal(), record: record,
-            gpus: gpus, exchanges: exchanges, hosts: hosts,
+            gpus: gpus, exchanges: exchanges, nativeSender: nativeSender,
+            nativeGroups: nativeGroups, hosts: hosts,
             gpuConfiguration: configuration.gpu,
             slotByteCountMax: configuration.bucketByteCountMax)
         entries[name]?.runningUpdate = record.id

@@ -20,6 +20,7 @@ public actor CheckpointEngine {
     /// `nil` where engines are on the CPU.
     let gpus: GPUSet?
     let exchanges: ExchangeCache
+    let nativeGroups = NativeGroups()
     /// `nil` where this host updates alone.
     let hosts: HostGroup?
     var entries: [CheckpointName: RegistryEntry] = [:]
@@ -96,6 +97,7 @@ public actor CheckpointEngine {
     /// Gives the device memory that is kept between updates back; pinned host memory stays.
     public func releaseGPUMemory() {
         exchanges.removeAll()
+        nativeGroups.removeAll()
         gpus?.releaseMemory()
     }
 

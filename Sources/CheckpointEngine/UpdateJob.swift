@@ -25,6 +25,9 @@ struct UpdateJob: Sendable {
     /// `nil` where engines are on the CPU.
     let gpus: GPUSet?
     let exchanges: ExchangeCache
+    /// The GPU that sends by vLLM's own weight transfer; `nil` goes through the worker extension.
+    let nativeSender: Int?
+    let nativeGroups: NativeGroups
     /// `nil` where this host updates alone.
     let hosts: HostGroup?
     let gpuConfiguration: GPUConfiguration
@@ -51,7 +54,9 @@ struct UpdateJob: Sendable {
         do {
             try checkFiles()
             try await control.begin()
-            if let gpus {
+            if let nativeSender {
+                try await sendNatively(from: nativeSender, on: nativeGPUs())
+            } else if let gpus {
                 try await gather(on: gpus)
             } else {
                 try await deliver(endpoints: endpoints(), through: nil)

@@ -118,6 +118,12 @@ final class UpdateRecord: Sendable {
         }
     }
 
+    /// From here on a failure leaves engines with a mixture of weights.
+    func touchWeights() { state.withLock { $0.touchesWeights = true } }
+
+    /// So many bytes have been sent to every worker.
+    func sent(_ byteCount: Int) { state.withLock { $0.status.loadedBytes = byteCount } }
+
     func enter(_ stage: UpdateStatus.Stage) {
         state.withLock { state in
             state.status.stage = stage

@@ -46,12 +46,16 @@ public struct UpdateRequest: Hashable, Sendable {
     /// Whether sleeping engines are woken up: their weights before the update, the rest after it.
     public let wakes: Bool
 
+    /// The GPU, as the daemon numbers those that it sees, that sends the weights by vLLM's own weight
+    /// transfer; `nil` goes through the worker extension. No engine may run on it: NCCL takes no GPU twice.
+    public let nativeSender: Int?
+
     public static let weightVersionByteCountMax = 256
 
     public init(
         instances: [EngineInstance], timeoutSeconds: Double = Self.timeoutSecondsDefault,
         resetsPrefixCache: Bool = true, pause: PauseMode? = nil, weightVersion: String? = nil,
-        wakes: Bool = false
+        wakes: Bool = false, nativeSender: Int? = nil
     ) {
         self.instances = instances
         self.timeoutSeconds = timeoutSeconds
@@ -59,6 +63,7 @@ public struct UpdateRequest: Hashable, Sendable {
         self.pause = pause
         self.weightVersion = weightVersion
         self.wakes = wakes
+        self.nativeSender = nativeSender
     }
 
     var orders: EngineOrders {
@@ -72,7 +77,8 @@ public struct UpdateRequest: Hashable, Sendable {
         let isPlain = weightVersion.unicodeScalars.allSatisfy {
             !$0.properties.isWhitespace && $0.value >= 0x20 && $0.value != 0x7f
         }
-        guard (1...Self.weightVersionByteCountMax).contains(weightVersion.utf8.count), isPlain else {
+        guard (1...Self.weightVersionByteCountMax).contains(weightVersion.utf8.count), isPlain
+        else {
             throw EngineError(
                 .invalidArgument,
                 "the weight version has \(weightVersion.utf8.count) bytes: it has to have 1 to "
