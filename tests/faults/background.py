@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Background:
     """An update of the checkpoint ``step`` while the test does something else."""
 
-    def __init__(self, daemon: Daemon, engine: FakeEngine, **fields: object) -> None:
+    def __init__(self, daemon: Daemon, engine: FakeEngine, /, **fields: object) -> None:
         self._answers: list[Answer | OSError] = []
         self._thread = threading.Thread(target=self._run, args=(daemon, engine.url, fields))
         self._thread.start()

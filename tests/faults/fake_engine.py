@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Literal, Self
 
+from fake_control import Control
 from fault_workers import PAUSE_S_MAX, Fault, Outcome, Worker, WorkerDiedError
 
 if TYPE_CHECKING:
@@ -39,10 +40,13 @@ class FakeEngine:
 
     def __init__(self, worker_count: int, uds: Path | None = None) -> None:
         self.script = Script()
+        self.control = Control()
         self.uds = uds
         self.workers = [Worker(rank) for rank in range(worker_count)]
         # What each call of the update has brought, the newest last.
         self.updates: list[list[Outcome]] = []
+        # The outcomes of the last call's sessions but their last, by worker.
+        self.sessions: list[Outcome] = []
         self.addresses: dict[str, str] = {}
         self.cache_resets = 0
         self.hung = threading.Event()
@@ -63,6 +67,8 @@ class FakeEngine:
     def reset(self) -> None:
         """Back to an engine without faults whose workers all live."""
         self.script = Script()
+        for hold in self.control.holds.values():
+            hold.set()
         self._closing.set()  # lets calls that hang go
         for worker in self.workers:
             worker.reset()
@@ -70,6 +76,7 @@ class FakeEngine:
             assert self._ended.wait_for(lambda: self._running == 0, PAUSE_S_MAX)
         self._closing = threading.Event()
         self.hung.clear()
+        self.control = Control()
         self.updates.clear()
         self.addresses = {}
         self.cache_resets = 0
@@ -103,9 +110,10 @@ class FakeEngine:
         with self._ended:
             self._running += 1
         outcomes: list[Outcome] = []
+        self.sessions = []
         died: list[WorkerDiedError] = []
         pool = ThreadPoolExecutor(len(self.workers))
-        asked = [pool.submit(_ask, worker, addresses, script) for worker in self.workers]
+        asked = [pool.submit(self.ask, worker, addresses, script) for worker in self.workers]
         pool.shutdown(wait=False)
         for answer in as_completed(asked):
             try:
@@ -126,16 +134,24 @@ class FakeEngine:
             return 500, {"error": {"message": failures[0], "code": 500}}
         return 200, {"results": [None] * len(self.workers)}
 
+    def ask(self, worker: Worker, addresses: dict[str, str], script: Script) -> Outcome:
+        """Lets one worker take the update."""
+        return _ask(worker, addresses, script)
+
     def hang(self) -> None:
         """Holds a call until the next reset."""
         closing = self._closing
         self.hung.set()
         closing.wait()
 
+    def handler(self) -> type[EngineHandler]:
+        """What answers the engine's calls."""
+        return EngineHandler
+
     def _listen(self) -> ThreadingHTTPServer:
         engine = self
 
-        class Handler(_Handler):
+        class Handler(self.handler()):  # type: ignore[misc]
             fake = engine
 
         if self.uds is None:
@@ -158,12 +174,17 @@ class _UnixServer(ThreadingHTTPServer):
         socketserver.TCPServer.server_bind(self)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class EngineHandler(BaseHTTPRequestHandler):
+    """vLLM's calls."""
+
     fake: FakeEngine
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
+        self.fake.control.note("GET", self.path, b"", self.headers.get("authorization"))
+        if self._controls(b""):
+            return
         if path == "/health":
             self._respond(self.fake.script.health, (200, {}))
         elif path == "/get_world_size":
@@ -175,13 +196,29 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        if self.path == "/reset_prefix_cache":
+        control = self.fake.control
+        control.note("POST", self.path, body, self.headers.get("authorization"))
+        if self._controls(body):
+            return
+        if self.path.split("?")[0] == "/reset_prefix_cache":
             self.fake.cache_resets += 1
-            self._respond(self.fake.script.reset, (200, {"success": True}))
+            control.held_resets -= 1
+            self._respond(self.fake.script.reset, (200, {"success": control.held_resets < 0}))
         elif self.path == "/collective_rpc":
             self._update(json.loads(body))
         else:
             self._send(404, {"detail": "Not Found"})
+
+    def _controls(self, body: bytes) -> bool:
+        """Whether it was a call about pauses, sleep or versions, which is answered then."""
+        scripted = self.fake.control.scripted(self.path)
+        if scripted is not None:
+            self._respond(scripted, (200, {}))
+            return True
+        answer = self.fake.control.answer(self.path, body)
+        if answer is not None:
+            self._send(200, answer)
+        return answer is not None
 
     def _update(self, call: dict[str, object]) -> None:
         match self.fake.script.update:
