@@ -40,6 +40,15 @@ struct RequestFields {
         return count
     }
 
+    /// A place from zero on; absent and null are the same.
+    mutating func optionalIndex(_ name: String, max: Int) throws(ControlError) -> Int? {
+        guard let value = values.removeValue(forKey: name), value != .null else { return nil }
+        guard case .integer(let index) = value, (0...max).contains(index) else {
+            throw wrong(name, "an integer from 0 to \(max)", value)
+        }
+        return index
+    }
+
     /// A duration above zero.
     mutating func seconds(_ name: String, default: Double, max: Double) throws(ControlError)
         -> Double

@@ -27,6 +27,7 @@ struct UpdateBody {
         let version = try fields.optionalString(
             "weight_version", byteCountMax: UpdateRequest.weightVersionByteCountMax)
         let wakes = try fields.boolean("wake", default: false)
+        let sender = try Self.nativeSender(&fields)
         var instances: [EngineInstance] = []
         for entry in try fields.objects("instances", countMax: Self.instanceCountMax) {
             instances.append(try Self.instance(entry, kind))
@@ -42,7 +43,19 @@ struct UpdateBody {
             instances: try Self.instances(
                 listed: instances, updateURL: updateURL, socket: socket, group: group, kind),
             timeoutSeconds: timeout, resetsPrefixCache: resets, pause: pause,
-            weightVersion: version, wakes: wakes)
+            weightVersion: version, wakes: wakes, nativeSender: sender)
+    }
+
+    /// The GPU that sends by vLLM's own transfer; `nil` for the worker extension.
+    private static func nativeSender(_ fields: inout RequestFields) throws(ControlError) -> Int? {
+        let transfer =
+            try fields.optionalChoice("engine_protocol", EngineTransfer.self) ?? .workerExtension
+        let gpu = try fields.optionalIndex("sender_gpu", max: rankCountMax)
+        guard gpu == nil || transfer == .vllmNative else {
+            throw .invalid(
+                "the field \"sender_gpu\" needs \"engine_protocol\": \"vllm-native\"")
+        }
+        return transfer == .vllmNative ? gpu ?? 0 : nil
     }
 
     /// One entry of `instances`; `kind` is that of entries that name none.

@@ -121,6 +121,13 @@ extension CheckpointEngine {
             throw EngineError(.invalidArgument, "the update names no engine")
         }
         try request.checkVersion()
+        if request.nativeSender != nil,
+            let other = request.instances.first(where: { $0.kind != .vllm })
+        {
+            throw EngineError(
+                .invalidArgument,
+                "\(other.updateURL) is no vLLM: only vLLM has the transfer vllm-native")
+        }
         var addresses: [EngineAddress] = []
         for instance in request.instances {
             do throws(WorkerError) {

@@ -10,6 +10,23 @@ struct ControlOptions: ParsableArguments {
     var kind: EngineKind?
 
     @Option(
+        name: .customLong("engine-protocol"),
+        help: Variables.help(
+            "engine-protocol",
+            "How weights get into the workers: worker-extension (the default), or vllm-native, which "
+                + "needs no code of ours in a vLLM that runs with --weight-transfer-config "
+                + "'{\"backend\":\"nccl\"}', and a GPU that no engine runs on.", "protocol"))
+    var transfer: EngineTransfer?
+
+    @Option(
+        name: .customLong("sender-gpu"),
+        help: Variables.help(
+            "sender-gpu",
+            "The GPU that sends with vllm-native, as this process numbers those that it sees "
+                + "(default: 0).", "gpu"))
+    var senderGPU: RankValue?
+
+    @Option(
         name: .customLong("pause"),
         help: Variables.help(
             "pause",
@@ -31,7 +48,22 @@ struct ControlOptions: ParsableArguments {
             "Wake up engines that sleep: their weights before the update, the rest after it "
                 + "(default: no)."))
     var wakes: Bool?
+
+    /// The GPU that sends by vLLM's own transfer; `nil` for the worker extension.
+    func nativeSender(_ variables: Variables) throws -> Int? {
+        let transfer = try variables.value(transfer, "engine-protocol") ?? .workerExtension
+        let gpu = try variables.value(senderGPU, "sender-gpu")?.rank
+        switch transfer {
+        case .vllmNative: return gpu ?? 0
+        case .workerExtension:
+            guard gpu == nil else {
+                throw ValidationError("'--sender-gpu' needs '--engine-protocol vllm-native'.")
+            }
+            return nil
+        }
+    }
 }
 
 extension EngineKind: CommandValue {}
 extension PauseMode: CommandValue {}
+extension EngineTransfer: CommandValue {}

@@ -54,7 +54,8 @@ extension UpdateCommand {
             pause: try variables.value(controlOptions.pause, "pause"),
             weightVersion: try variables.value(
                 controlOptions.weightVersion, "weight-version")?.text,
-            wakes: try variables.isOn(controlOptions.wakes, "wake"))
+            wakes: try variables.isOn(controlOptions.wakes, "wake"),
+            nativeSender: try controlOptions.nativeSender(variables))
     }
 
     private func instances(_ variables: Variables) throws -> [EngineInstance] {
