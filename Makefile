@@ -8,7 +8,8 @@ PYTHON := .venv/bin/python
 # Where ZeroMQ is looked for when the system has none: the copy inside pyzmq.
 export VIRTUAL_ENV ?= $(abspath .venv)
 
-.PHONY: help build test test-swift test-python test-vllm test-gpu fuzz lint format demo demo-vllm bench clean setup
+.PHONY: help build test test-swift test-python test-vllm test-gpu fuzz lint format demo demo-vllm bench clean setup \
+	wheel docs
 
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -35,7 +36,7 @@ test-swift:
 	SWIFT="$(SWIFT)" scripts/test-swift
 
 test-python: build setup
-	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/python tests/faults
+	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/python tests/faults tests/examples
 	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/simulated
 
 test-vllm: build setup
@@ -65,5 +66,12 @@ test-gpu: build ## run the tests on GPUs; fails where one is needed and missing
 bench: build setup ## measure registration, delivery and memory; JSON in bench-results/
 	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) Benchmarks/host.py --output bench-results/host.json
 
+wheel: build ## make the Python package with the program in it, in dist/
+	scripts/setup-venv
+	$(PYTHON) scripts/build-wheel --binary $(BIN)
+
+docs: build ## make the pages of the Swift library, in .build/docs
+	scripts/build-docs
+
 clean: ## remove what the build made
-	rm -rf .build .build-* bench-results
+	rm -rf .build .build-* bench-results dist

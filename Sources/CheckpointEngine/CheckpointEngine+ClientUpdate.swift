@@ -13,7 +13,7 @@ extension CheckpointEngine {
     /// More workers have no place on one host.
     public static let clientWorkerCountMax = 4096
 
-    /// Starts an update of `workers`, ids as ``DeviceID`` writes them, whose engines the client calls itself,
+    /// Starts an update of `workers`, ids as `DeviceID` writes them, whose engines the client calls itself,
     /// in `calls` calls; returns when the workers can connect. Workers on the CPU may have the same id,
     /// each in another engine. The client says how each call ended with ``reportCall(_:of:error:)``.
     public func openUpdate(

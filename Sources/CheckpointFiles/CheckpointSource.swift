@@ -2,7 +2,7 @@ public import CheckpointModel
 
 /// The files of a checkpoint, opened, parsed and checked against each other.
 public struct CheckpointSource: Hashable, Sendable {
-    /// In the order of ``Catalog/shards``.
+    /// In the order of `Catalog.shards`.
     public let shards: [ShardFile]
     public let catalog: Catalog
 
