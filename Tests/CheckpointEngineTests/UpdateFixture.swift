@@ -78,13 +78,13 @@ struct UpdateFixture {
 
     func request(
         _ engines: [InProcessEngine], workerCount: Int? = nil, timeoutSeconds: Double = 60,
-        resetsPrefixCache: Bool = true
+        resetsPrefixCache: Bool = true, kind: EngineKind = .vllm
     ) -> UpdateRequest {
         UpdateRequest(
             instances: engines.map {
                 EngineInstance(
                     updateURL: "http://localhost", unixSocketPath: $0.socketPath,
-                    workerCount: workerCount)
+                    workerCount: workerCount, kind: kind)
             }, timeoutSeconds: timeoutSeconds, resetsPrefixCache: resetsPrefixCache)
     }
 
