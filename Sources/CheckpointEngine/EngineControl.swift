@@ -48,7 +48,8 @@ final class EngineControl: Sendable {
         }
         if orders.wakes {
             try await all { engine async throws(WorkerError) in
-                guard try await self.client.wakeWeights(self.engines[engine], deadline: self.deadline)
+                guard
+                    try await self.client.wakeWeights(self.engines[engine], deadline: self.deadline)
                 else { return }
                 self.state.withLock {
                     $0.halfAwake.insert(engine)

@@ -56,7 +56,8 @@ final class GatherRuns: Sendable {
     func outcome() async -> DeviceError? {
         var failure: DeviceError?
         var next = 0
-        while let task = state.withLock({ $0.tasks.indices.contains(next) ? $0.tasks[next] : nil }) {
+        while let task = state.withLock({ $0.tasks.indices.contains(next) ? $0.tasks[next] : nil })
+        {
             let ended = await task.value
             failure = failure ?? ended
             next += 1

@@ -72,7 +72,8 @@ public struct UpdateRequest: Hashable, Sendable {
         let isPlain = weightVersion.unicodeScalars.allSatisfy {
             !$0.properties.isWhitespace && $0.value >= 0x20 && $0.value != 0x7f
         }
-        guard (1...Self.weightVersionByteCountMax).contains(weightVersion.utf8.count), isPlain else {
+        guard (1...Self.weightVersionByteCountMax).contains(weightVersion.utf8.count), isPlain
+        else {
             throw EngineError(
                 .invalidArgument,
                 "the weight version has \(weightVersion.utf8.count) bytes: it has to have 1 to "
