@@ -95,7 +95,9 @@ final class InProcessEngine: Sendable {
     private static func reload(
         _ addresses: [String: String]?, _ workers: Workers, _ count: Int, sessions: Int
     ) -> ScriptedHTTPServer.Reply {
-        guard let addresses, addresses.count == count else { return .answer(status: 400, body: "not the call of an update") }
+        guard let addresses, addresses.count == count else {
+            return .answer(status: 400, body: "not the call of an update")
+        }
         let group = DispatchGroup()
         let failures = Mutex<[String]>([])
         for rank in 0..<count {

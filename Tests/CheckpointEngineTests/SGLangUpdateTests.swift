@@ -64,13 +64,15 @@ struct SGLangUpdateTests {
 
     @Test func aRefusedPauseTouchesNothing() async throws {
         try await UpdateFixture.with(engines: { fixture in
-            [try InProcessEngine("one", in: fixture.disk, workers: 1) { request in
-                switch request.target.prefix(while: { $0 != "?" }) {
-                case "/pause": .answer(status: 501, body: "not here")
-                case "/resume": .answer(status: 200, body: "")
-                default: nil
+            [
+                try InProcessEngine("one", in: fixture.disk, workers: 1) { request in
+                    switch request.target.prefix(while: { $0 != "?" }) {
+                    case "/pause": .answer(status: 501, body: "not here")
+                    case "/resume": .answer(status: 200, body: "")
+                    default: nil
+                    }
                 }
-            }]
+            ]
         }) { fixture, engines in
             let source = try TemporaryDirectory()
             _ = try fixture.write(layout: 4, data: 11, to: source)

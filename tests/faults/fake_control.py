@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import parse_qs, urlsplit
+
+if TYPE_CHECKING:
+    import threading
 
 Body = dict[str, object]
 Scripted = int | Literal["hang"]
@@ -50,32 +52,29 @@ class Control:
         parts = urlsplit(target)
         query = parse_qs(parts.query)
         given = json.loads(body) if body else {}
+        result: Body | None = {}
         match parts.path:
             case "/pause":
                 [self.paused] = query["mode"]
                 assert query["clear_cache"] in (["true"], ["false"])
-                return {"status": "paused"}
             case "/pause_generation":
                 self.paused = given["mode"]
                 assert self.paused in ("abort", "in_place", "retract")
-                return {"status": "ok"}
             case "/resume" | "/continue_generation":
                 assert not self.asleep, "an engine that sleeps must not be let go"
                 self.paused = None
-                return {"status": "resumed"}
             case "/is_sleeping":
-                return {"is_sleeping": bool(self.asleep)}
+                result = {"is_sleeping": bool(self.asleep)}
             case "/wake_up":
-                return self._wake(query["tags"])
+                self._wake(query["tags"])
             case "/resume_memory_occupation":
-                return self._wake(given["tags"])
+                self._wake(given["tags"])
             case "/update_weight_version":
                 self.version = given["new_version"]
-                return {"success": True}
             case _:
-                return None
+                result = None
+        return result
 
-    def _wake(self, tags: list[str]) -> Body:
+    def _wake(self, tags: list[str]) -> None:
         for tag in tags:
             self.asleep.remove(tag)  # what does not sleep cannot be woken up
-        return {"status": "sleeping" if self.asleep else "awake"}

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fake_engine import EngineHandler, FakeEngine, Script
-from fault_workers import Outcome
 
 if TYPE_CHECKING:
-    from fault_workers import Fault, Worker
+    from fault_workers import Fault, Outcome, Worker
 
 
 @dataclass
@@ -60,7 +59,7 @@ class FakeSGLang(FakeEngine):
 class _SGLangHandler(EngineHandler):
     fake: FakeSGLang
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - the base's name
         script = self.fake.sglang
         self.fake.control.note("GET", self.path, b"", self.headers.get("authorization"))
         if self.path == "/ping":
@@ -71,7 +70,7 @@ class _SGLangHandler(EngineHandler):
         else:
             self._send(404, {"detail": "Not Found"})
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - the base's name
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         self.fake.control.note("POST", self.path, body, self.headers.get("authorization"))
         if self._controls(body):

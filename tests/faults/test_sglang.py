@@ -158,11 +158,15 @@ def test_the_key_is_sent(folders: Folders, server: FakeSGLang, samples: Samples,
 
 
 @pytest.mark.parametrize(
-    ("pause", "reset", "mode"),
-    [("abort", True, "abort"), ("keep", True, "retract"), ("keep", False, "in_place")],
+    ("fields", "mode"),
+    [
+        ({"pause": "abort"}, "abort"),
+        ({"pause": "keep"}, "retract"),
+        ({"pause": "keep", "reset_prefix_cache": False}, "in_place"),
+    ],
 )
-def test_pauses(loaded: Daemon, server: FakeSGLang, pause: str, reset: bool, mode: str) -> None:
-    answer = update(loaded, server, pause=pause, reset_prefix_cache=reset)
+def test_pauses(loaded: Daemon, server: FakeSGLang, fields: dict[str, object], mode: str) -> None:
+    answer = update(loaded, server, **fields)
     assert answer.status == 200, answer.body
     assert server.control.calls[0] == f'POST /pause_generation {{"mode":"{mode}"}}'
     assert server.control.paths() == [

@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import types
+import uuid
 import weakref
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
@@ -36,7 +37,7 @@ class EmptyPackage(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         sys.meta_path.append(self)
 
     def find_spec(self, name: str, *_: object) -> importlib.machinery.ModuleSpec | None:
-        if name.split(".")[0] != self._name:
+        if name.split(".", maxsplit=1)[0] != self._name:
             return None
         return importlib.machinery.ModuleSpec(name, self, is_package=True)
 
@@ -62,8 +63,7 @@ class SimulatedGPU:
         raw = (ctypes.c_ubyte * 16)()
         self._ok("cuDeviceGetUuid_v2", raw, device)
         text = bytes(raw).hex()
-        places = (0, 8, 12, 16, 20, 32)
-        self.uuid = "-".join(text[a:b] for a, b in zip(places, places[1:], strict=False))
+        self.uuid = str(uuid.UUID(hex=text))
 
     def _ok(self, name: str, *arguments: object) -> None:
         code = self._driver[name](*arguments)
@@ -89,9 +89,7 @@ class SimulatedGPU:
         platform.get_device = lambda _self, device_id=None: "cpu"
 
 
-def bytes_at(
-    address: int, length: int, _device: int
-) -> tuple[torch.Tensor, weakref.ref[object]]:
+def bytes_at(address: int, length: int, _device: int) -> tuple[torch.Tensor, weakref.ref[object]]:
     class Export(ctypes.c_char * length):  # type: ignore[misc]
         pass
 
@@ -172,9 +170,7 @@ class Scheduler:
 
     def _worker(self, role: str) -> SimpleNamespace:
         runner = self.runners[role]
-        return SimpleNamespace(
-            model_runner=runner, weight_update_runners=lambda: [(role, runner)]
-        )
+        return SimpleNamespace(model_runner=runner, weight_update_runners=lambda: [(role, runner)])
 
     def _flush(self, empty_cache: bool = True) -> bool:  # noqa: FBT001, FBT002 - as it is called
         self.flushes += 1

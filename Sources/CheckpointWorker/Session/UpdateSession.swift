@@ -213,11 +213,6 @@ extension UpdateSession {
         }
     }
 
-    /// Whether the worker is done with the session, as far as it can be told.
-    func hasLeft(_ worker: Int) -> Bool {
-        progress.workers[worker].isCommitted || endsWithItsRelease(worker)
-    }
-
     /// Workers of the older generation commit when they release, and go: whether they did is told
     /// by their engine's answer.
     private func endsWithItsRelease(_ worker: Int) -> Bool {

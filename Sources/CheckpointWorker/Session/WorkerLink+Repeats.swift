@@ -1,30 +1,20 @@
-import CNative
 import CheckpointModel
 
 /// Workers that come back: an engine with several models runs one whole session for each, one after the
 /// other and on the same addresses, before it answers the one call that began the update.
 ///
-/// The sockets stay bound. A worker's next connection may come while others still commit, and before its
-/// last one is seen to end; its next session begins when all workers of its engine are back.
+/// Each session of a worker has a socket of its own, so that no message can go to a connection that has
+/// ended. When the worker has come for one session, the address leads to the socket of the next one: it may come
+/// back while others still commit. Its next session begins when all workers of its engine are back.
 extension WorkerLink {
-    /// How often a worker has come and gone.
-    struct Visits {
-        var comeCount = 0
-        var goneCount = 0
-        var sessionCount = 1
-
-        /// Whether it waits for its next session, with its last connection ended.
-        var isBack: Bool { comeCount == sessionCount + 1 && goneCount == sessionCount }
-        /// Whether it has come for a next session, even if it has gone again.
-        var hasReturned: Bool { comeCount > sessionCount }
-    }
-
-    /// Notes that a worker of the session has come. Whether that is for its next session.
-    mutating func hasReturned(_ worker: Int) -> Bool {
+    /// A worker of the session has come: its address is that of its next session from now on.
+    mutating func prepareNext(_ worker: Int) throws(WorkerError) {
         let place = places[worker]
-        visits[place].comeCount += 1
-        return visits[place].hasReturned && session.hasLeft(worker)
-            && configuration.repeatingEngines.contains(session.endpoints[worker].engine)
+        guard nextLanes[place] == nil, session.failure == nil,
+            configuration.repeatingEngines.contains(session.endpoints[worker].engine)
+        else { return }
+        nextLanes[place] = try Lane(
+            configuration, place, session: lanes[place].session + 1, context: context)
     }
 
     /// Serves sessions until every engine that may repeat has answered. Returns the loads of all buckets.
@@ -49,7 +39,7 @@ extension WorkerLink {
     /// Ends the update with `error`. Workers that are back wait for their first message: they are told
     /// why there is none.
     private mutating func refuse(_ error: WorkerError) throws(WorkerError) {
-        begin(visits.indices.filter { visits[$0].isBack })
+        begin(lanes.indices.filter { nextLanes[$0]?.isTaken == true })
         try perform(session.fail(error))
         try greetAll()
         try loop()
@@ -70,8 +60,9 @@ extension WorkerLink {
 
     private mutating func awaitNext() throws(WorkerError) -> Next {
         firstComers = [:]
+        let next = nextLanes.compactMap(\.self)
         var poller = ZeroMQPoller(
-            allMonitors, descriptor: signal.readDescriptor, table: context.table)
+            next.map(\.monitor), descriptor: signal.readDescriptor, table: context.table)
         while true {
             for event in signal.take() {
                 switch event {
@@ -83,24 +74,12 @@ extension WorkerLink {
             }
             let waiting = waitingEngines
             if waiting.isEmpty { return .none }
-            try readVisits()
+            for place in nextLanes.indices { try nextLanes[place]?.readEvents() }
             if let next = returned(waiting) { return next }
             let now = ContinuousClock.now
             if now >= configuration.deadline { return .failed(lateError(waiting)) }
             let left = Self.milliseconds(now.duration(to: configuration.deadline)) + 1
             try poller.wait(milliseconds: min(left, Self.pollMillisecondsMax))
-        }
-    }
-
-    private mutating func readVisits() throws(WorkerError) {
-        for place in allMonitors.indices {
-            while let event = try allMonitors[place].receiveEvent() {
-                if event == Int(CE_ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
-                    visits[place].comeCount += 1
-                } else if event == Int(CE_ZMQ_EVENT_DISCONNECTED) {
-                    visits[place].goneCount += 1
-                }
-            }
         }
     }
 
@@ -110,12 +89,12 @@ extension WorkerLink {
         var complete: [Int] = []
         var isHalfWay = false
         for engine in waiting.sorted() {
-            let workers = visits.indices.filter { configuration.endpoints[$0].engine == engine }
-            if workers.allSatisfy({ visits[$0].isBack }) {
+            let workers = lanes.indices.filter { configuration.endpoints[$0].engine == engine }
+            if workers.allSatisfy({ nextLanes[$0]?.isTaken == true }) {
                 complete += workers
                 continue
             }
-            guard workers.contains(where: { visits[$0].hasReturned }) else { continue }
+            guard workers.contains(where: { nextLanes[$0]?.comeCount ?? 0 > 0 }) else { continue }
             isHalfWay = true
             let first = firstComers[engine] ?? now
             firstComers[engine] = first
@@ -129,16 +108,18 @@ extension WorkerLink {
         _ engine: String, _ workers: [Int], since first: ContinuousClock.Instant,
         _ now: ContinuousClock.Instant
     ) -> WorkerError? {
-        if let lost = workers.first(where: {
-            visits[$0].hasReturned && visits[$0].goneCount > visits[$0].sessionCount
-        }) {
-            return WorkerError(
-                .workerLost,
-                "worker \(configuration.endpoints[lost].id) of \(engine) disconnected when it had come "
-                    + "back for its next model")
+        for worker in workers {
+            guard let lane = nextLanes[worker], lane.comeCount > 0, !lane.isTaken else { continue }
+            let name = "worker \(configuration.endpoints[worker].id) of \(engine)"
+            return lane.goneCount > 0
+                ? WorkerError(
+                    .workerLost, "\(name) disconnected when it had come back for its next model")
+                : WorkerError(
+                    .protocolViolation,
+                    "two workers came back as \(name); start one worker for each device")
         }
         guard first.duration(to: now) >= configuration.stragglerGrace else { return nil }
-        let missing = workers.filter { !visits[$0].isBack }
+        let missing = workers.filter { nextLanes[$0]?.isTaken != true }
         return WorkerError(
             .workerLost,
             "not all workers of \(engine) came back for their next model within "
@@ -157,7 +138,12 @@ extension WorkerLink {
     /// A session of these workers of the update, who are connected.
     private mutating func begin(_ workers: [Int]) {
         places = workers
-        for place in workers { visits[place].sessionCount += 1 }
+        for place in workers {
+            guard let next = nextLanes[place] else { preconditionFailure("only who is back begins") }
+            retiredLanes.append(lanes[place])
+            lanes[place] = next
+            nextLanes[place] = nil
+        }
         writer = configuration.writer(for: workers)
         let schedule = configuration.schedule
         session = configuration.session(
@@ -168,7 +154,11 @@ extension WorkerLink {
     }
 
     private mutating func greetAll() throws(WorkerError) {
-        for worker in places.indices { try perform(session.connected(worker)) }
+        for worker in places.indices {
+            try lanes[places[worker]].socket.noteConnections()
+            try perform(session.connected(worker))
+            try prepareNext(worker)
+        }
     }
 }
 

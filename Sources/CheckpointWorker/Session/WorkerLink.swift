@@ -53,9 +53,6 @@ public struct WorkerLink {
         }
     }
 
-    /// Frames larger than the protocol allows end the connection.
-    private static let frameByteCountMax: Int64 = 1 << 20
-    private static let lingerMilliseconds: CInt = 1000
     static let pollMillisecondsMax = 1000
     /// Messages that are taken from one worker before the next one gets its turn.
     private static let burst = 64
@@ -64,13 +61,13 @@ public struct WorkerLink {
     let context: ZeroMQContext
     let signal: LinkSignal
     let observer: any WorkerLinkObserver
-    /// Of all workers of the update.
-    let allSockets: [ZeroMQSocket]
-    let allMonitors: [ZeroMQSocket]
+    /// Where each worker of the update is met, and where it will be in its next session.
+    var lanes: [Lane]
+    var nextLanes: [Lane?]
+    /// Lanes of earlier sessions: their sockets hold the names that the next ones are found by.
+    var retiredLanes: [Lane] = []
     /// Where the workers of the session stand among those of the update.
     var places: [Int]
-    /// How often each worker of the update has come, gone, and begun a session.
-    var visits: [Visits]
     private let delimiter: ZeroMQFrame
     var writer: ServerFrames
     var session: UpdateSession
@@ -79,8 +76,8 @@ public struct WorkerLink {
     /// When the first worker of an engine had come, for engines that are not complete yet.
     var firstComers: [String: ContinuousClock.Instant] = [:]
 
-    private var sockets: [ZeroMQSocket] { places.map { allSockets[$0] } }
-    private var monitors: [ZeroMQSocket] { places.map { allMonitors[$0] } }
+    private var sockets: [ZeroMQSocket] { places.map { lanes[$0].socket } }
+    private var monitors: [ZeroMQSocket] { places.map { lanes[$0].monitor } }
 
     /// Binds every endpoint's socket and then runs the session, and more of them for workers that come
     /// back; `observer` follows it. Returns the loads of all buckets; throws the first failure.
@@ -100,29 +97,17 @@ public struct WorkerLink {
         _ configuration: Configuration, context: ZeroMQContext, signal: LinkSignal,
         observer: any WorkerLinkObserver
     ) throws(WorkerError) {
-        var sockets: [ZeroMQSocket] = []
-        var monitors: [ZeroMQSocket] = []
-        for (index, endpoint) in configuration.endpoints.enumerated() {
-            let socket = try ZeroMQSocket(
-                .dealer, context: context, lingerMilliseconds: Self.lingerMilliseconds)
-            try socket.setOption(CInt(CE_ZMQ_MAXMSGSIZE), Self.frameByteCountMax)
-            monitors.append(
-                try socket.monitor(
-                    "inproc://monitor-\(configuration.update)-\(index)",
-                    events: CInt(
-                        CE_ZMQ_EVENT_DISCONNECTED
-                            | CE_ZMQ_EVENT_HANDSHAKE_SUCCEEDED)))
-            try socket.bind(endpoint.address)
-            sockets.append(socket)
+        var lanes: [Lane] = []
+        for place in configuration.endpoints.indices {
+            lanes.append(try Lane(configuration, place, context: context))
         }
         self.configuration = configuration
         self.context = context
         self.signal = signal
         self.observer = observer
-        self.allSockets = sockets
-        self.allMonitors = monitors
-        self.places = Array(sockets.indices)
-        self.visits = sockets.map { _ in Visits() }
+        self.lanes = lanes
+        self.nextLanes = lanes.map { _ in nil }
+        self.places = Array(lanes.indices)
         self.delimiter = try ZeroMQFrame([], table: context.table)
         self.writer = configuration.writer(for: places)
         self.session = configuration.session(for: places, schedule: configuration.schedule)
@@ -255,12 +240,12 @@ extension WorkerLink {
     private mutating func receiveEvents(of worker: Int) throws(WorkerError) {
         while let event = try monitors[worker].receiveEvent() {
             if event == Int(CE_ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
-                if hasReturned(worker) { continue }
+                try sockets[worker].noteConnections()
                 try perform(session.connected(worker))
+                try prepareNext(worker)
             } else if event == Int(CE_ZMQ_EVENT_DISCONNECTED) {
                 // What the worker sent before it went has arrived by now, and counts.
                 while try receiveMessage(of: worker) {}
-                visits[places[worker]].goneCount += 1
                 try perform(session.disconnected(worker))
             }
         }

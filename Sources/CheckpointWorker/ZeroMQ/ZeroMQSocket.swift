@@ -1,4 +1,5 @@
 import CNative
+import Glibc
 
 /// One ZeroMQ socket. Belongs to the thread that made it; the last reference closes it.
 @safe
@@ -47,6 +48,31 @@ final class ZeroMQSocket {
             throw table.failure("zmq_bind", "cannot bind \(address)")
         }
     }
+
+    /// Binds the unix socket `path` in the place of the one that is bound there: whoever connects from now
+    /// on comes here, what is connected stays there. `scratch` is a free path beside it.
+    ///
+    /// The socket that was bound first removes `path` when it is closed, so it has to stay open.
+    func bind(inPlaceOf path: String, scratch: String) throws(WorkerError) {
+        try bind("ipc://\(scratch)")
+        // SAFETY: the bridged strings live for the call.
+        guard unsafe rename(scratch, path) == 0 else {
+            throw WorkerError(
+                .callFailed, "cannot bind \(path) anew: rename failed with errno \(errno)")
+        }
+    }
+
+    /// Takes note of connections that have come by now; a message sent before that may find no peer.
+    func noteConnections() throws(WorkerError) {
+        var events: CInt = 0
+        var length = MemoryLayout<CInt>.size
+        guard unsafe table.getOption(handle, Self.eventsOption, &events, &length) == 0 else {
+            throw table.failure("zmq_getsockopt", "cannot ask for connections")
+        }
+    }
+
+    /// `ZMQ_EVENTS`.
+    private static let eventsOption: CInt = 15
 
     func connect(_ address: String) throws(WorkerError) {
         guard unsafe table.connect(handle, address) == 0 else {
