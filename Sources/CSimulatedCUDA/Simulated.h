@@ -117,6 +117,8 @@ struct context {
 };
 
 bool simulated_context_is_active(CUcontext context);
+// Its place among the visible devices.
+int simulated_context_ordinal(CUcontext context);
 CUcontext simulated_current(void);
 // Whether the process is past its cleanup at exit.
 bool simulated_is_exiting(void);
@@ -132,6 +134,10 @@ CUresult simulated_file_make(int physical, size_t byte_count, char path[PATH_BYT
 // Maps the file of another process; CUDA_ERROR_INVALID_VALUE for what is no such file.
 CUresult simulated_file_map(const char *path, size_t byte_count, void **start);
 void simulated_files_unlink_own(void);
+// Whether a process runs, one that was killed and not waited for does not.
+bool simulated_is_alive(int pid);
+// Removes what groups of processes that are gone have left.
+void simulated_groups_sweep(void);
 
 // Memory. All with the lock held.
 
@@ -144,7 +150,7 @@ void simulated_memory_end(CUcontext context);
 
 // Streams. All with the lock held.
 
-enum operation_kind { OPERATION_COPY, OPERATION_SET, OPERATION_RECORD, OPERATION_WAIT };
+enum operation_kind { OPERATION_COPY, OPERATION_SET, OPERATION_RECORD, OPERATION_WAIT, OPERATION_CALL };
 
 struct record {
     int reference_count;
@@ -158,6 +164,8 @@ struct operation {
     size_t target_pitch, source_pitch, width, height;
     unsigned char value;
     struct record *record;
+    void (*call)(void *argument);  // without the lock; it owns the argument
+    void *argument;
     uint64_t sequence;
     struct operation *next;
 };
@@ -173,6 +181,8 @@ void simulated_streams_wait(void);
 void simulated_streams_end(CUcontext context);
 CUcontext simulated_stream_context(CUstream stream);
 void simulated_record_release(struct record *record);
+// Takes the time that the copy of this many bytes shall last. Without the lock.
+void simulated_copy_sleep(size_t byte_count);
 // Ends all events of a context. With the lock held.
 void simulated_events_end(CUcontext context);
 

@@ -3,6 +3,7 @@
 #include "CSimulatedCUDA.h"
 
 #include "Simulated.h"
+#include "SimulatedNCCL.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,6 +58,23 @@ static const struct {
     SYMBOL(cuEventSynchronize),
     SYMBOL(cuEventQuery),
     SYMBOL(cuEventElapsedTime),
+    SYMBOL(ncclGetVersion),
+    SYMBOL(ncclGetErrorString),
+    SYMBOL(ncclGetLastError),
+    SYMBOL(ncclGetUniqueId),
+    SYMBOL(ncclCommInitRank),
+    SYMBOL(ncclCommInitRankConfig),
+    SYMBOL(ncclCommGetAsyncError),
+    SYMBOL(ncclCommFinalize),
+    SYMBOL(ncclCommDestroy),
+    SYMBOL(ncclCommAbort),
+    SYMBOL(ncclCommCount),
+    SYMBOL(ncclCommUserRank),
+    SYMBOL(ncclCommCuDevice),
+    SYMBOL(ncclGroupStart),
+    SYMBOL(ncclGroupEnd),
+    SYMBOL(ncclBroadcast),
+    SYMBOL(ncclAllReduce),
 };
 
 EXPORT void *simulated_cuda_symbol(const char *name) {

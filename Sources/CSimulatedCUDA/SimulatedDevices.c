@@ -21,6 +21,8 @@ CUcontext simulated_current(void) { return current; }
 
 bool simulated_is_exiting(void) { return atomic_load(&state) == STATE_EXITING; }
 
+int simulated_context_ordinal(CUcontext context) { return (int)(context - contexts); }
+
 bool simulated_context_is_active(CUcontext context) {
     for (int place = 0; place < visible_count; place++) {
         if (context == &contexts[place]) return atomic_load(&context->active);
@@ -139,6 +141,7 @@ EXPORT CUresult cuInit(unsigned int flags) {
     if (visible_count == 0) return simulated_unlocked(CUDA_ERROR_NO_DEVICE);
     for (int place = 0; place < visible_count; place++) contexts[place].physical = visible[place];
     simulated_files_sweep();
+    simulated_groups_sweep();
     own_pid = getpid();
     atexit(at_exit);
     atomic_store(&state, STATE_READY);

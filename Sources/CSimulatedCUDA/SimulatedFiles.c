@@ -31,7 +31,7 @@ static bool name_parse(const char *text, struct name *name) {
 }
 
 // A killed process has no memory any more, even while its parent has not waited for it.
-static bool is_alive(int pid) {
+bool simulated_is_alive(int pid) {
     if (kill(pid, 0) != 0 && errno == ESRCH) return false;
     char path[32], text[512];
     snprintf(path, sizeof path, "/proc/%d/stat", pid);
@@ -57,7 +57,7 @@ static void files_visit(void (*visit)(int folder, const char *, struct name, voi
 
 static void sweep_one(int folder, const char *text, struct name name, void *data) {
     (void)data;
-    if (!is_alive(name.pid)) unlinkat(folder, text, 0);
+    if (!simulated_is_alive(name.pid)) unlinkat(folder, text, 0);
 }
 
 void simulated_files_sweep(void) { files_visit(sweep_one, NULL); }
@@ -70,7 +70,7 @@ struct use {
 static void use_one(int folder, const char *text, struct name name, void *data) {
     struct use *use = data;
     struct stat status;
-    if (name.physical != use->physical || !is_alive(name.pid)) return;
+    if (name.physical != use->physical || !simulated_is_alive(name.pid)) return;
     if (fstatat(folder, text, &status, AT_SYMLINK_NOFOLLOW) != 0) return;
     use->byte_count += (unsigned long long)status.st_size;
 }

@@ -29,8 +29,7 @@ void simulated_record_release(struct record *record) {
     if (record != NULL && --record->reference_count == 0) free(record);
 }
 
-// Takes the time that the copy of this many bytes shall last.
-static void copy_sleep(size_t byte_count) {
+void simulated_copy_sleep(size_t byte_count) {
     unsigned long long rate = simulated_settings.copy_bytes_per_second;
     if (rate == 0) return;
     double seconds = (double)byte_count / (double)rate;
@@ -46,14 +45,14 @@ static void move(const struct operation *operation) {
         return;
     }
     // Late, so that who reads the target or changes the source too early is found.
-    copy_sleep(width * operation->height);
+    simulated_copy_sleep(width * operation->height);
     for (size_t row = 0; row < operation->height; row++) {
         memmove((void *)(operation->target + row * operation->target_pitch),
                 (const void *)(operation->source + row * operation->source_pitch), width);
     }
 }
 
-// With the lock held, which it releases while it copies.
+// With the lock held, which it releases while it copies or calls.
 static void run(const struct operation *operation) {
     struct record *record = operation->record;
     switch (operation->kind) {
@@ -61,6 +60,11 @@ static void run(const struct operation *operation) {
     case OPERATION_SET:
         pthread_mutex_unlock(&simulated_lock);
         move(operation);
+        pthread_mutex_lock(&simulated_lock);
+        break;
+    case OPERATION_CALL:
+        pthread_mutex_unlock(&simulated_lock);
+        operation->call(operation->argument);
         pthread_mutex_lock(&simulated_lock);
         break;
     case OPERATION_RECORD:

@@ -13,6 +13,7 @@ final class HostUpdate: Sendable {
     private let deadline: ContinuousClock.Instant
     private let signal: LinkSignal
     private let passed = Mutex<Set<SessionStage>>([])
+    private let failure = Mutex<HostError?>(nil)
 
     init(
         _ group: HostGroup, scope: String, deadline: ContinuousClock.Instant, signal: LinkSignal
@@ -21,6 +22,23 @@ final class HostUpdate: Sendable {
         self.scope = scope
         self.deadline = deadline
         self.signal = signal
+    }
+
+    /// Another host has failed, or is gone.
+    func failed(_ error: HostError) {
+        failure.withLock { $0 = $0 ?? error }
+        signal.fail(error)
+    }
+
+    /// Why copies between the hosts have failed: a host that fails leaves its groups, which the others
+    /// notice before they hear why. `nil` where no host tells within the time.
+    func cause(within time: Duration) async -> HostError? {
+        let end = ContinuousClock.now + time
+        while true {
+            if let failure = failure.withLock({ $0 }) { return failure }
+            guard ContinuousClock.now < end, !Task.isCancelled else { return nil }
+            try? await Task.sleep(for: .milliseconds(5))
+        }
     }
 
     /// The workers of this host are ready for `stage`; it begins when those of all hosts are.

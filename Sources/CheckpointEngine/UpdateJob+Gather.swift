@@ -15,6 +15,8 @@ struct RunningGather: Sendable {
 extension UpdateJob {
     /// How long workers may take to let go of memory that is to be given back.
     private static let releaseGrace = Duration.seconds(5)
+    /// How long another host may take to tell why copies to it have failed.
+    private static let causeGrace = Duration.seconds(2)
     private static let releaseInterval = Duration.milliseconds(5)
 
     func gather(on set: GPUSet) async throws {
@@ -94,7 +96,10 @@ extension UpdateJob {
             runs.cancel()
         }
         // The link ends with the copies' failure when that came first, wrapped for the workers.
-        if let deviceFailure = await runs.outcome() { throw deviceFailure }
+        if let deviceFailure = await runs.outcome() {
+            if let cause = await update?.cause(within: Self.causeGrace) { throw cause }
+            throw deviceFailure
+        }
         if let failure {
             await awaitRelease(gather.counters)
             throw failure

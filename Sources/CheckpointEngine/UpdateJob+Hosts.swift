@@ -15,8 +15,8 @@ extension UpdateJob {
         async throws
     {
         let (scope, offers) = try await begin(group, gpus)
-        await group.watch(scope) { [signal] in signal.fail($0) }
         let update = HostUpdate(group, scope: scope, deadline: deadline, signal: signal)
+        await group.watch(scope) { update.failed($0) }
         do {
             let delivery = try await prepare(group, scope, offers, gpus)
             try await deliver(try await running(delivery), endpoints, update)
@@ -136,19 +136,25 @@ extension UpdateJob {
 
     /// The rails of the update before, or new ones of the name `id`.
     private func rails(_ gpus: [GPU], _ id: [UInt8], _ isNeeded: Bool, _ group: HostGroup)
-        async throws(DeviceError) -> HostRails?
+        async throws -> HostRails?
     {
         guard isNeeded else { return nil }
         guard !id.isEmpty else { return exchanges.rails(gpus) }
         let host = group.rank
         let count = group.count
-        let made = try await BlockingThread.run("ckpt-rails") { () throws(DeviceError) in
-            try HostRails(
-                gpus, table: exchanges.table(), id: id, host: host, hostCount: count,
-                deadline: deadline, isCancelled: { signal.failure != nil })
+        do throws(DeviceError) {
+            let made = try await BlockingThread.run("ckpt-rails") { () throws(DeviceError) in
+                try HostRails(
+                    gpus, table: exchanges.table(), id: id, host: host, hostCount: count,
+                    deadline: deadline, isCancelled: { signal.failure != nil })
+            }
+            exchanges.keep(made, gpus)
+            return made
+        } catch {
+            // Whoever ended the update has told why.
+            if error.code == .cancelled, let failure = signal.failure { throw failure }
+            throw error
         }
-        exchanges.keep(made, gpus)
-        return made
     }
 
     private static func text(of id: [UInt8]) -> String {

@@ -14,12 +14,14 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "faults"), str(TESTS.parent / "Benchmarks")]
 
 from daemon import Daemon, Folders  # noqa: E402
+from native_engine import NativeEngine  # noqa: E402
 from reference import (  # noqa: E402
     DEVICES,
     ReferenceEngine,
     files_of,
     small_checkpoint,
 )
+from simulated_gpu import Library  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,6 +36,12 @@ def cuda_library() -> str:
     command = [str(TESTS.parent / "scripts/build-simulated-cuda")]
     made = subprocess.run(command, check=True, capture_output=True, text=True)
     return made.stdout.strip()
+
+
+@pytest.fixture
+def library(cuda_library: str) -> Library:
+    """The simulation in the process of the tests."""
+    return Library(cuda_library)
 
 
 @pytest.fixture(autouse=True)
@@ -109,3 +117,20 @@ def start_engine(
     for engine in engines:
         engine.stop()
         assert files_of(*engine.pids) == {}
+
+
+@pytest.fixture
+def start_native_engine(cuda_library: str) -> Iterator[Callable[..., NativeEngine]]:
+    """Starts stand-ins for vLLM's native weight transfer; they end with the test."""
+    engines: list[NativeEngine] = []
+
+    def start(workers: int = 2, first_gpu: int = 1, **options: float) -> NativeEngine:
+        gpus = range(first_gpu, first_gpu + workers)
+        engines.append(NativeEngine(cuda_library, gpus, **options))
+        return engines[-1]
+
+    yield start
+    pids = [pid for engine in engines for pid in engine.pids]
+    for engine in engines:
+        engine.stop()
+    assert files_of(*pids) == {}
