@@ -139,7 +139,9 @@ extension WorkerLink {
     private mutating func begin(_ workers: [Int]) {
         places = workers
         for place in workers {
-            guard let next = nextLanes[place] else { preconditionFailure("only who is back begins") }
+            guard let next = nextLanes[place] else {
+                preconditionFailure("only who is back begins")
+            }
             retiredLanes.append(lanes[place])
             lanes[place] = next
             nextLanes[place] = nil
