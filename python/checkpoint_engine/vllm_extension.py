@@ -16,7 +16,20 @@ _CONTEXT_ATTRIBUTE = "_checkpoint_engine_zmq_context"
 
 
 class VllmColocateWorkerExtension:
-    """Gives vLLM's worker the method that an update calls over ``/collective_rpc``."""
+    """Gives vLLM's worker the method that an update calls over ``/collective_rpc``.
+
+    vLLM from 0.33 on calls the two hooks when the worker has its device, and when it ends.
+    """
+
+    def init_worker_extension(self) -> None:
+        """Makes the ZeroMQ context; without this hook the first update makes it."""
+        _context(self)
+
+    def destroy_worker_extension(self) -> None:
+        """Ends the ZeroMQ context, with every socket that is left in it, without waiting."""
+        context = vars(self).pop(_CONTEXT_ATTRIBUTE, None)
+        if isinstance(context, zmq.Context):
+            context.destroy(linger=0)
 
     def update_weights_from_ipc(self, zmq_handles: dict[str, str]) -> None:
         """Takes new weights from the server; ``zmq_handles`` maps worker ids to addresses.
@@ -27,21 +40,22 @@ class VllmColocateWorkerExtension:
         # Imported here, because `worker` exports this class.
         import vllm
 
-        from .vllm_inplace import new_reload
+        from .vllm_update import EngineUpdate
         from .worker import update_weights_from_ipc
 
         worker_id = vllm_worker_id(self)
         address = _address(zmq_handles, worker_id)
-        reload = new_reload(self)
+        update = EngineUpdate(self)
         update_weights_from_ipc(
             _context(self),
             address,
             # `None` on the CPU.
             device_id=self.device.index,  # type: ignore[attr-defined]
-            clones_buckets=reload.keeps_tensors,
-            run=reload.load,
-            post_hook=reload.commit,
-            abort_hook=reload.discard,
+            clones_buckets=update.keeps_tensors,
+            catalog_hook=update.examine,
+            run=update.load,
+            post_hook=update.commit,
+            abort_hook=update.discard,
             worker_id=worker_id,
             software=f"vllm {vllm.__version__}",
         )

@@ -8,17 +8,11 @@ needs no copy of buckets.
 from __future__ import annotations
 
 import logging
-import os
 from typing import TYPE_CHECKING, Any
 
 from .vllm_accounts import close_accounts, open_accounts
-from .vllm_reload import (
-    LayerwiseReload,
-    has_tied_head,
-    open_layers,
-    reset_derived_state,
-    warn_of_draft_model,
-)
+from .vllm_layers import check_shares, open_layers
+from .vllm_tied import has_tied_head
 
 if TYPE_CHECKING:
     import torch
@@ -27,8 +21,6 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-# `layerwise` turns loading in place off.
-VARIABLE = "CHECKPOINT_ENGINE_VLLM_RELOAD"
 # Models of vLLM whose `load_weights` was read: it only calls the loaders of parameters, so that it
 # may be called again, with any part of a checkpoint.
 _MODELS = (
@@ -46,17 +38,8 @@ _MOE_BACKENDS = ("TRITON", "BATCHED_TRITON")
 _PLAIN = (bool, int, float, str, type(None))
 
 
-def new_reload(worker: Any) -> LayerwiseReload | InPlaceLoad:
-    """The fastest way that is right for the model of ``worker``: see ``obstacle``."""
-    reason = "it is turned off" if os.environ.get(VARIABLE) == "layerwise" else obstacle(worker)
-    if reason is None:
-        return InPlaceLoad(worker)
-    _logger.info("Weights are not loaded in place: %s", reason)
-    return LayerwiseReload(worker)
-
-
 class InPlaceLoad:
-    """One update of the model of ``worker``; the same methods as ``LayerwiseReload``.
+    """One load of ``model``, the main one of ``worker``; the same methods as ``LayerwiseReload``.
 
     After ``discard`` the layers that were loaded have new weights, in whole or in part; the next
     update of a whole checkpoint repairs them.
@@ -64,46 +47,39 @@ class InPlaceLoad:
 
     keeps_tensors = False
 
-    def __init__(self, worker: Any) -> None:
-        self._worker = worker
-        self._model: torch.nn.Module = worker.get_model()
+    def __init__(self, worker: Any, model: torch.nn.Module) -> None:
+        self._dtype = worker.model_config.dtype
+        self._model = model
         self._accounts: list[Account] = []
         self._loaded: set[str] | None = set()
 
+    def begin(self) -> None:
+        """Makes the loaders work again, and watches them."""
+        _restore_attributes(self._model)
+        self._accounts = open_accounts(self._model)
+
     def load(self, tensors: list[tuple[str, torch.Tensor]]) -> None:
         """Loads one bucket. What vLLM's loader raises passes through."""
-        import torch
-        from vllm.config import set_current_vllm_config
-
-        if not self._accounts:
-            _restore_attributes(self._model)
-            self._accounts = open_accounts(self._model)
-            warn_of_draft_model(self._worker)
-        with set_current_vllm_config(self._worker.vllm_config), torch.no_grad():
-            loaded: Any = self._model.load_weights(iter(tensors))
+        loaded: Any = self._model.load_weights(iter(tensors))
         if loaded is None or self._loaded is None:
             self._loaded = None
         else:
             self._loaded |= set(loaded)
 
-    def commit(self) -> None:
-        """Checks that no layer got a part of its tensors; raises ``UpdateError`` otherwise."""
-        import torch
-        from vllm.config import set_current_vllm_config
-        from vllm.model_executor.layers.attention import Attention
-
+    def check(self) -> None:
+        """Raises ``UpdateError`` when a layer got a part of its tensors."""
         accounts, self._accounts = self._accounts, []
         close_accounts(accounts)
-        for account in accounts:
-            account.check()
+        check_shares(account.share for account in accounts)
         self._warn_of_missing()
-        # As a layerwise reload ends. Other layers have nothing to do: see `obstacle`.
-        with set_current_vllm_config(self._worker.vllm_config), torch.no_grad():
-            for layer in self._model.modules():
-                if isinstance(layer, Attention):
-                    layer.process_weights_after_loading(self._worker.model_config.dtype)
-        reset_derived_state(self._worker)
-        torch.accelerator.synchronize()
+
+    def finish(self) -> None:
+        """Ends as a layerwise reload does. Other layers have nothing to do: see ``obstacle``."""
+        from vllm.model_executor.layers.attention import Attention
+
+        for layer in self._model.modules():
+            if isinstance(layer, Attention):
+                layer.process_weights_after_loading(self._dtype)
 
     def discard(self) -> None:
         """Gives the parameters their own loaders back."""
@@ -154,6 +130,8 @@ def _obstacle_in_configuration(worker: Any) -> str | None:
         return "LoRA is on"
     if getattr(configuration.parallel_config, "enable_eplb", False):
         return "experts are balanced"
+    if getattr(worker.model_config, "word_embeddings_untied_by_checkpoint", False):
+        return "embeddings may be tied"
     return None
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
     import zmq
 
+    from .catalog import TensorRow
+
 __all__ = ["VllmColocateWorkerExtension", "update_weights_from_ipc"]
 
 
@@ -32,6 +34,7 @@ def update_weights_from_ipc(
     worker_id: str | None = None,
     software: str | None = None,
     clones_buckets: bool = False,
+    catalog_hook: Callable[[tuple[TensorRow, ...]], object] | None = None,
 ) -> None:
     """Takes part in one update as the worker of one device; returns when it is committed.
 
@@ -48,6 +51,10 @@ def update_weights_from_ipc(
     returns; the device is synchronised then. An update whose load kept one fails. With
     ``clones_buckets`` they are views of a copy instead, made in one piece for each bucket, and may
     be kept.
+
+    ``catalog_hook`` is called before the first load, with a row (name, type, shape) for each tensor
+    that will come. What it raises ends the update before any weight is changed. Senders of the PyPI
+    package's protocol have no catalog.
 
     ``worker_id`` is ``GPU-<uuid>`` or ``CPU-<rank in the engine>``; by default that of the CUDA
     device ``device_id``, or ``CPU-0`` without CUDA. ``software`` names the engine to the server.
@@ -66,13 +73,14 @@ def update_weights_from_ipc(
     try:
         hooks = Hooks(run, post_hook, abort_hook)
         device = _device(device_id, clones=clones_buckets)
-        session = Session(
+        session = _ExaminingSession(
             channel,
             worker_id or _worker_id(device),
             software or f"checkpoint_engine {__version__}",
             hooks,
             device,
         )
+        session.examine = catalog_hook
         try:
             session.serve()
         except KnownSenderError as known:
@@ -81,6 +89,18 @@ def update_weights_from_ipc(
             KnownSession(channel, hooks, device).serve(known.frame)
     finally:
         channel.close()
+
+
+class _ExaminingSession(Session):
+    """A session whose engine sees the catalog before its first load, and may refuse it."""
+
+    examine: Callable[[tuple[TensorRow, ...]], object] | None = None
+
+    def _run(self, rows: tuple[TensorRow, ...]) -> None:
+        examine, self.examine = self.examine, None
+        if examine is not None:
+            examine(self._catalog.tensors)
+        super()._run(rows)
 
 
 def _device(device_id: int | None, *, clones: bool) -> Device | None:

@@ -57,9 +57,9 @@ def test_importing_the_worker_imports_no_engine():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_the_extension_adds_one_name():
+def test_the_extension_adds_its_method_and_the_hooks_of_vllm():
     names = [name for name in dir(VllmColocateWorkerExtension) if not name.startswith("__")]
-    assert names == ["update_weights_from_ipc"]
+    assert names == ["destroy_worker_extension", "init_worker_extension", "update_weights_from_ipc"]
 
 
 def test_a_map_without_this_worker_names_its_keys():

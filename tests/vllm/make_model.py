@@ -10,12 +10,53 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model_files import edit_config, read_tensors, write_tensors
+from quantise import quantise
+
 if TYPE_CHECKING:
+    import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
-ARCHITECTURES = ("qwen3", "qwen3-tied", "qwen3-moe")
+# `alias`: the files have the output embedding too, a copy of the input embedding, in another shard;
+# `other`: one that differs.
+# `eagle`: a draft model for the others, without embeddings.
+# `mtp`: with a layer that predicts one more token, as DeepSeek-V3 has one; its attention is MLA.
+ARCHITECTURES = (
+    "qwen3",
+    "qwen3-tied",
+    "qwen3-tied-alias",
+    "qwen3-tied-other",
+    "qwen3-moe",
+    "qwen3-fp8",
+    "qwen3-fp8-block",
+    "qwen3-int8",
+    "qwen3-gptq",
+    "deepseek",
+    "deepseek-mtp",
+    "eagle",
+)
 VOCABULARY = 512
 SHARD_SIZE_MAX = "1MB"
+_LAYER_COUNT = 4
+# That of MLA on the CPU: its kernel has 512 + 64 as fixed sizes.
+_DEEPSEEK = {
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 96,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 64,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 64,
+    "head_dim": 64,
+    "first_k_dense_replace": 1,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "n_group": 2,
+    "topk_group": 1,
+    "n_shared_experts": 1,
+    "moe_intermediate_size": 128,
+}
 
 
 def make_model(
@@ -34,18 +75,30 @@ def make_model(
             if parameter.ndim < 2:
                 parameter.uniform_(0.5, 1.5)
             else:
-                # A tied embedding that is large makes a model repeat its last token.
-                is_input = "embed_tokens" in name and architecture != "qwen3-tied"
-                scale = 1.0 if is_input else 0.08
-                parameter.normal_(0.0, scale)
+                parameter.normal_(0.0, _scale(name, architecture))
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, max_shard_size=shard_size_max)
     _write_tokenizer(folder)
+    _change_files(folder, architecture)
     return folder
+
+
+def _scale(name: str, architecture: str) -> float:
+    """The standard deviation of the weights ``name``."""
+    if "embed_tokens" in name and "tied" not in architecture:
+        # A tied embedding that is large makes a model repeat its last token.
+        return 1.0
+    # What guesses tokens ahead is sometimes right where layers say little.
+    is_quiet = architecture.endswith("-mtp") and ".layers." in name
+    return 0.02 if is_quiet else 0.08
 
 
 def _model(architecture: str) -> PreTrainedModel:
     from transformers import (
+        DeepseekV3Config,
+        DeepseekV3ForCausalLM,
+        LlamaConfig,
+        LlamaForCausalLM,
         Qwen3Config,
         Qwen3ForCausalLM,
         Qwen3MoeConfig,
@@ -56,19 +109,16 @@ def _model(architecture: str) -> PreTrainedModel:
         "vocab_size": VOCABULARY,
         "hidden_size": 256,
         "intermediate_size": 512,
-        "num_hidden_layers": 4,
+        "num_hidden_layers": _LAYER_COUNT,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "head_dim": 64,
         "max_position_embeddings": 1024,
-        "tie_word_embeddings": architecture == "qwen3-tied",
+        "tie_word_embeddings": "tied" in architecture,
         "bos_token_id": 256,
         "eos_token_id": 256,
     }
     config: PretrainedConfig
-    if architecture in ("qwen3", "qwen3-tied"):
-        config = Qwen3Config(**common)
-        return Qwen3ForCausalLM(config)
     if architecture == "qwen3-moe":
         config = Qwen3MoeConfig(
             **common,
@@ -79,7 +129,76 @@ def _model(architecture: str) -> PreTrainedModel:
             norm_topk_prob=True,
         )
         return Qwen3MoeForCausalLM(config)
+    if architecture.startswith("qwen3"):
+        return Qwen3ForCausalLM(Qwen3Config(**common))
+    if architecture == "eagle":
+        return LlamaForCausalLM(LlamaConfig(**common | {"num_hidden_layers": 1}))
+    if architecture.startswith("deepseek"):
+        # The last layer becomes the one that predicts one more token.
+        count = _DEEPSEEK["num_hidden_layers"] + int(architecture.endswith("-mtp"))
+        config = DeepseekV3Config(**common | _DEEPSEEK | {"num_hidden_layers": count})
+        return DeepseekV3ForCausalLM(config)
     raise ValueError(f"unknown architecture {architecture!r}; known: {', '.join(ARCHITECTURES)}")
+
+
+def _change_files(folder: Path, architecture: str) -> None:
+    kind = architecture.rpartition("-")[2]
+    shard_bytes_max = 1 << 20
+    tensors = read_tensors(folder)
+    if kind in ("alias", "other"):
+        head = tensors["model.embed_tokens.weight"] * (1 if kind == "alias" else 1.5)
+        write_tensors(folder, tensors | {"lm_head.weight": head}, shard_bytes_max)
+    elif architecture == "eagle":
+        write_tensors(folder, _eagle(tensors), shard_bytes_max)
+    elif architecture.startswith("deepseek"):
+        has_mtp = kind == "mtp"
+        if has_mtp:
+            write_tensors(folder, _with_mtp(tensors), shard_bytes_max)
+        edit_config(
+            folder,
+            num_hidden_layers=_DEEPSEEK["num_hidden_layers"],
+            num_nextn_predict_layers=int(has_mtp),
+            topk_method="noaux_tc",
+            scoring_func="sigmoid",
+        )
+    elif kind in ("fp8", "block", "int8", "gptq"):
+        changed, configuration = quantise(tensors, kind)
+        write_tensors(folder, changed, shard_bytes_max)
+        edit_config(folder, quantization_config=configuration)
+
+
+def _with_mtp(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """``tensors``, whose last layer gets what makes it predict one more token.
+
+    It sees mostly the last token's embedding, so that it often agrees with a model whose own
+    layers say little.
+    """
+    import torch
+
+    layer = f"model.layers.{_DEEPSEEK['num_hidden_layers']}"
+    embedding = tensors["model.embed_tokens.weight"]
+    width = embedding.shape[1]
+    projection = torch.cat([torch.eye(width), 0.05 * torch.randn(width, width)], dim=1)
+    return tensors | {
+        f"{layer}.embed_tokens.weight": embedding.clone(),
+        f"{layer}.enorm.weight": torch.ones(width, dtype=embedding.dtype),
+        f"{layer}.hnorm.weight": torch.ones(width, dtype=embedding.dtype),
+        f"{layer}.eh_proj.weight": projection.to(embedding.dtype),
+        f"{layer}.shared_head.norm.weight": tensors["model.norm.weight"].clone(),
+        f"{layer}.shared_head.head.weight": tensors["lm_head.weight"].clone(),
+    }
+
+
+def _eagle(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    import torch
+
+    width = tensors["model.norm.weight"].shape[0]
+    layers = {
+        name.removeprefix("model."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith("model.layers.") and not name.endswith(".0.input_layernorm.weight")
+    }
+    return layers | {"fc.weight": (0.08 * torch.randn(width, 2 * width)).to(torch.bfloat16)}
 
 
 def _write_tokenizer(folder: Path) -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from model_files import read_tensors, write_tensors
 from typing_extensions import Self
-from vllm_server import VllmServer, free_port
+from vllm_server import VllmServer, free_port, fresh_answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,6 +84,23 @@ def test_failed_update_then_a_good_one(dense, model, fresh) -> None:
     assert "Traceback (most recent call last)" in wrong.stderr
     assert_committed(update(dense, model("qwen3", 2), "--json"))
     assert dense.generate() == fresh(model("qwen3", 2))
+
+
+def test_a_part_of_a_layer_leaves_the_engine_as_it_was(dense, model, fresh, tmp_path) -> None:
+    assert_committed(update(dense, model("qwen3", 1), "--json"))
+    new = read_tensors(model("qwen3", 2))
+    del new["model.layers.2.self_attn.k_proj.weight"]
+    write_tensors(tmp_path, new, 1 << 20)
+    refused = update(dense, tmp_path)
+    assert refused.returncode == 1
+    assert "worker CPU-0" in refused.stderr
+    assert "model.layers.2.self_attn.qkv_proj: of weight q, v, but not k" in refused.stderr
+    assert dense.generate() == fresh(model("qwen3", 1))
+    # Another layer, as a whole.
+    part = {name: tensor for name, tensor in new.items() if ".layers.3." in name}
+    write_tensors(tmp_path, part, 1 << 20)
+    assert_committed(update(dense, tmp_path, "--json"))
+    assert dense.generate() not in (fresh(model("qwen3", 1)), fresh(model("qwen3", 2)))
 
 
 class Daemon:
@@ -180,8 +198,34 @@ def test_moe_on_one_worker(model, fresh, tmp_path) -> None:
 
 
 def test_tied_embeddings(model, fresh, tmp_path) -> None:
+    # The files of the second kind have the output embedding too, in another bucket.
     with VllmServer(model("qwen3-tied", 1), tmp_path / "vllm.log") as server:
-        for seed in (1, 2):
-            path = model("qwen3-tied", seed)
+        for kind, seed in (("qwen3-tied", 1), ("qwen3-tied-alias", 2), ("qwen3-tied", 1)):
+            path = model(kind, seed)
             assert_committed(update(server, path, "--json", "--bucket-size", "64KiB"))
             assert server.generate() == fresh(path), path
+
+
+def test_quantised(model, fresh, tmp_path) -> None:
+    first, second = model("qwen3-int8", 1), model("qwen3-int8", 2)
+    with VllmServer(first, tmp_path / "vllm.log") as server:
+        tokens = []
+        for path in (second, first, second):
+            assert_committed(update(server, path, "--json", "--bucket-size", "64KiB"))
+            tokens.append(server.generate())
+        assert tokens[0] == tokens[2] == fresh(second) != tokens[1]
+
+
+def test_latent_attention_and_a_draft_model(model, tmp_path) -> None:
+    speculation = {"method": "mtp", "num_speculative_tokens": 1}
+    flags = ("--speculative-config", json.dumps(speculation))
+    first, second = model("deepseek-mtp", 1), model("deepseek-mtp", 2)
+    with VllmServer(first, tmp_path / "vllm.log", *flags) as server:
+        assert_committed(update(server, first, "--json"))
+        tokens = server.generate()
+        assert_committed(update(server, second, "--json", "--bucket-size", "64KiB"))
+        before = server.guessed()
+        expected, guessed = fresh_answers(second, speculative_config=speculation)
+        assert server.generate() == expected != tokens
+        # The draft model has its new weights: it guesses as well as that of a fresh engine.
+        assert server.guessed() - before == guessed > 0

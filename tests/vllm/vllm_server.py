@@ -31,23 +31,35 @@ ENVIRONMENT = {
     "VLLM_SERVER_DEV_MODE": "1",
 }
 
+ACCEPTED = "vllm:spec_decode_num_accepted_tokens"
+
 # Run by a process of its own: an engine cannot be thrown away inside one.
 _FRESH = """
 import json, sys
 from vllm import LLM, SamplingParams
-prompts, count = json.loads(sys.argv[2]), int(sys.argv[3])
-llm = LLM(sys.argv[1], dtype="bfloat16", enforce_eager=True, max_model_len=512)
-outputs = llm.generate(
-    [{"prompt_token_ids": prompt} for prompt in prompts],
-    SamplingParams(temperature=0, max_tokens=count, ignore_eos=True), use_tqdm=False)
-print("TOKENS " + json.dumps([list(output.outputs[0].token_ids) for output in outputs]))
+prompts, count, more, accepted = map(json.loads, sys.argv[2:])
+llm = LLM(sys.argv[1], dtype="bfloat16", enforce_eager=True, max_model_len=512,
+    disable_log_stats=False, **more)
+sampling = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True)
+# One after the other, as the server is asked.
+outputs = [llm.generate({"prompt_token_ids": prompt}, sampling, use_tqdm=False)[0]
+    for prompt in prompts]
+tokens = [list(output.outputs[0].token_ids) for output in outputs]
+guessed = sum(metric.value for metric in llm.get_metrics() if metric.name == accepted)
+print("TOKENS " + json.dumps([tokens, guessed]))
 """
 
 
 def fresh_tokens(model: Path) -> list[list[int]]:
     """What a vLLM that loads ``model`` from its files answers to every prompt."""
+    return fresh_answers(model)[0]
+
+
+def fresh_answers(model: Path, **more: object) -> tuple[list[list[int]], int]:
+    """The same, and how many tokens of it a draft model had guessed. ``more`` is for vLLM."""
+    arguments = [json.dumps(value) for value in (PROMPTS, TOKEN_COUNT, more, ACCEPTED)]
     result = subprocess.run(
-        [sys.executable, "-c", _FRESH, str(model), json.dumps(PROMPTS), str(TOKEN_COUNT)],
+        [sys.executable, "-c", _FRESH, str(model), *arguments],
         env=os.environ | ENVIRONMENT | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
         capture_output=True,
         text=True,
@@ -56,8 +68,8 @@ def fresh_tokens(model: Path) -> list[list[int]]:
     )
     lines = [line for line in result.stdout.splitlines() if line.startswith("TOKENS ")]
     assert lines, f"a fresh vLLM on {model} failed:\n{result.stderr[-4000:]}"
-    tokens: list[list[int]] = json.loads(lines[-1].removeprefix("TOKENS "))
-    return tokens
+    tokens, guessed = json.loads(lines[-1].removeprefix("TOKENS "))
+    return tokens, guessed
 
 
 def free_port() -> int:
@@ -71,8 +83,9 @@ def free_port() -> int:
 class VllmServer:
     """``with VllmServer(model, log) as server:`` starts it and waits until it is ready."""
 
-    def __init__(self, model: Path, log: Path, *, worker_count: int = 1) -> None:
+    def __init__(self, model: Path, log: Path, *flags: str, worker_count: int = 1) -> None:
         self.model = model
+        self.flags = flags
         self.log = log
         self.worker_count = worker_count
         self.port = free_port()
@@ -85,6 +98,7 @@ class VllmServer:
         command += ["--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--dtype", "bfloat16", "--enforce-eager", "--max-model-len", "512"]
         command += ["--load-format", "dummy", "--worker-extension-cls", EXTENSION]
+        command += self.flags
         environment = os.environ | ENVIRONMENT
         if self.worker_count > 1:
             command += ["--tensor-parallel-size", str(self.worker_count)]
@@ -116,6 +130,13 @@ class VllmServer:
     def generate(self) -> list[list[int]]:
         """The greedy tokens for every prompt."""
         return [self._complete(prompt) for prompt in PROMPTS]
+
+    def guessed(self) -> int:
+        """How many tokens a draft model has guessed so far."""
+        _, answer = self.request("GET", "/metrics")
+        lines = answer.decode().splitlines()
+        counts = [line for line in lines if line.startswith(f"{ACCEPTED}_total")]
+        return sum(int(float(line.rpartition(" ")[2])) for line in counts)
 
     def request(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=REQUEST_S)
