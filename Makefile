@@ -38,6 +38,9 @@ test-swift:
 test-python: build setup
 	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/python tests/faults tests/examples
 	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/simulated
+	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/trainer
+	scripts/setup-sglang-worker
+	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/sglang
 
 test-vllm: build setup
 	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/vllm

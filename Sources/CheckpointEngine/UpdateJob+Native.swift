@@ -61,8 +61,7 @@ extension UpdateJob {
         try await deliver(plan, member.group)
         record.enter(.commit)
         try await all { engine async throws(WorkerError) in
-            try await client.finishNative(
-                engine.address, version: orders.weightVersion, timeout: remaining)
+            try await client.finishNative(engine.address, timeout: remaining)
         }
     }
 

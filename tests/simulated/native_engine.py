@@ -233,6 +233,11 @@ class NativeEngine:
             self.weight_version = version
         return {"message": "Weight update finished"}
 
+    def _post_reset_prefix_cache(
+        self, _body: dict[str, Any], _query: dict[str, list[str]]
+    ) -> dict[str, Any]:
+        return {"success": True}
+
     def _post_update_weight_version(
         self, body: dict[str, Any], _query: dict[str, list[str]]
     ) -> dict[str, Any]:

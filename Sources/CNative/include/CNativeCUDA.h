@@ -10,6 +10,7 @@ enum {
     CE_CUDA_SUCCESS = 0,
     CE_CUDA_ERROR_OUT_OF_MEMORY = 2,
     CE_CUDA_ERROR_NO_DEVICE = 100,
+    CE_CUDA_ERROR_NOT_READY = 600,
     CE_CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED = 704,
 
     CE_CUDA_STREAM_NON_BLOCKING = 1,
@@ -93,6 +94,7 @@ _Static_assert(sizeof(ce_cuda_memcpy2d) == 128, "CUDA_MEMCPY2D has 128 bytes");
     X(cuEventDestroy_v2, (uintptr_t))                                                           \
     X(cuEventRecord, (uintptr_t, uintptr_t))                                                    \
     X(cuEventSynchronize, (uintptr_t))                                                          \
+    X(cuEventQuery, (uintptr_t))                                                                \
     X(cuEventElapsedTime, (float *, uintptr_t, uintptr_t))
 
 typedef struct ce_cuda_table {

@@ -138,6 +138,14 @@ public final class CudaEvent: Sendable {
             "finish the work on \(context.device)")
     }
 
+    /// Whether what was recorded last is done.
+    public func isDone() throws(DeviceError) -> Bool {
+        let code = context.table.raw.cuEventQuery(handle)
+        if code == CInt(CE_CUDA_ERROR_NOT_READY) { return false }
+        try context.table.check(code, "cuEventQuery", "ask for the work on \(context.device)")
+        return true
+    }
+
     /// Seconds from `start` to this event; both are done, and of one device.
     public func seconds(since start: CudaEvent) throws(DeviceError) -> Double {
         var milliseconds: Float = 0

@@ -1,4 +1,5 @@
 public import CheckpointDevice
+import Glibc
 
 /// The group in which one GPU of this host sends to the workers of engines: rank 0 of it.
 public final class PackedGroup: Sendable {
@@ -8,6 +9,7 @@ public final class PackedGroup: Sendable {
     public var count: Int { communicator.count }
 
     /// Bytes of the memory that a join needs on the sender's GPU.
+    private static let pollMicroseconds: CUnsignedInt = 200
     private static let scratchByteCount = 1 << 20
 
     /// Joins the group `id` of `count` members on `gpu`; returns when all have joined and have done what
@@ -24,7 +26,25 @@ public final class PackedGroup: Sendable {
         try gpu.gatherStream.bindThread()
         try gpu.gatherStream.fill(scratch.address, with: 0, byteCount: 4)
         try communicator.sumOne(at: scratch.address, on: gpu.gatherStream)
-        try gpu.gatherStream.synchronize()
+        do throws(DeviceError) {
+            let done = try CudaEvent(gpu.context)
+            try gpu.gatherStream.record(done)
+            while try !done.isDone() {
+                if isCancelled() { throw DeviceError(.cancelled, "the update was ended") }
+                guard ContinuousClock.now < deadline else {
+                    throw DeviceError(
+                        .deviceFailed,
+                        "cannot join \(count) GPUs: one has joined, and then has not done its part "
+                            + "of the first sum in time")
+                }
+                usleep(Self.pollMicroseconds)
+            }
+        } catch {
+            // Ends what waits on the GPU, whose memory goes with this.
+            communicator.abort()
+            try? gpu.gatherStream.synchronize()
+            throw error
+        }
     }
 
     /// Whether nobody has left.

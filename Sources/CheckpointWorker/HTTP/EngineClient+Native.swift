@@ -26,11 +26,12 @@ extension EngineClient {
             engine, timeout: timeout)
     }
 
-    /// Has an engine leave the group that it is in, if any. What it answers does not matter: one that was
-    /// restarted is in none.
+    /// Has an engine end the update that a failure has left open, if any, and leave the group that it is
+    /// in. What it answers does not matter: one that was restarted is in none.
     public func leaveNative(_ engine: EngineAddress) async {
-        _ = try? await send(
-            .post("/shutdown_weight_transfer_engine"), to: engine, timeout: Self.leaveTimeout)
+        for path in ["/finish_weight_update", "/shutdown_weight_transfer_engine"] {
+            _ = try? await send(.post(path), to: engine, timeout: Self.leaveTimeout)
+        }
     }
 
     /// Opens an update: what follows changes the engine's weights.
@@ -67,13 +68,8 @@ extension EngineClient {
     }
 
     /// Ends an update: the engine finishes the load and serves the new weights.
-    public func finishNative(_ engine: EngineAddress, version: String?, timeout: Duration)
-        async throws(WorkerError)
-    {
-        let body = version.map { JSONObject([("weight_version", .string($0))]) }
-        try await native(
-            .post("/finish_weight_update", .object(body ?? JSONObject([]))), engine,
-            timeout: timeout)
+    public func finishNative(_ engine: EngineAddress, timeout: Duration) async throws(WorkerError) {
+        try await native(.post("/finish_weight_update"), engine, timeout: timeout)
     }
 
     private func native(_ call: EngineCall, _ engine: EngineAddress, timeout: Duration)
