@@ -68,6 +68,7 @@ test-gpu: build ## run the tests on GPUs; fails where one is needed and missing
 
 bench: build setup ## measure registration, delivery and memory; JSON in bench-results/
 	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) Benchmarks/host.py --output bench-results/host.json
+	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) Benchmarks/facade.py
 
 wheel: build ## make the Python package with the program in it, in dist/
 	scripts/setup-venv

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from . import __version__
 from .channel import Channel
@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 
     from .catalog import TensorRow
 
-__all__ = ["VllmColocateWorkerExtension", "update_weights_from_ipc"]
+__all__ = ["FlattenedTensorMetadata", "VllmColocateWorkerExtension", "update_weights_from_ipc"]
+
+
+class FlattenedTensorMetadata(TypedDict):
+    """One tensor of a bucket, as senders of the PyPI package's protocol describe it."""
+
+    name: str
+    shape: torch.Size
+    dtype: torch.dtype
+    # In bytes, from the start of the buffer.
+    offset: int
 
 
 def update_weights_from_ipc(

@@ -1,0 +1,129 @@
+"""Metas: plain dataclasses that can be pickled, and their JSON form."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import random
+
+import pytest
+import torch
+from checkpoint_engine import data_types
+from checkpoint_engine.data_types import MemoryBufferMetaList, MemoryBufferMetas, ParameterMeta
+from checkpoint_engine.metas_json import metas_from_json, metas_to_json, read_metas_file
+from checkpoint_engine.ps_errors import MetasError
+
+# As the PyPI package's release 0.4.2 writes them.
+KNOWN = (
+    '{"3":{"p2p_store_addr":"10.0.0.1:5000","memory_buffer_metas_list":[{"metas":[{"name":"w",'
+    '"dtype":"torch.float8_e4m3fn","shape":[2,3],"aligned_size":256}],"ptr":140000000,"size":256}],'
+    '"rdma_device":"mlx5_0"}}'
+)
+
+
+def some_metas():
+    dtypes = [torch.bfloat16, torch.float32, torch.float8_e4m3fn, torch.bool]
+    metas = [
+        ParameterMeta(
+            f"layer.{random.randrange(10**6)}.{place}",
+            random.choice(dtypes),
+            torch.Size([random.randrange(9) for _ in range(random.randrange(4))]),
+            256 * random.randrange(5),
+        )
+        for place in range(20)
+    ]
+    buffers = [MemoryBufferMetas(metas[:12], 0, 77), MemoryBufferMetas(metas[12:], 1 << 47, 0)]
+    return {
+        0: MemoryBufferMetaList(None, buffers, ""),
+        11: MemoryBufferMetaList("10.0.0.2:1", [], "mlx5_1"),
+    }
+
+
+def test_json_there_and_back():
+    metas = some_metas()
+    assert metas_from_json(metas_to_json(metas)) == metas
+
+
+def test_the_known_form():
+    metas = metas_from_json(KNOWN)
+    [buffer] = metas[3].memory_buffer_metas_list
+    assert buffer.metas == [ParameterMeta("w", torch.float8_e4m3fn, torch.Size([2, 3]), 256)]
+    assert isinstance(buffer.metas[0].shape, torch.Size)
+    assert (metas[3].p2p_store_addr, metas[3].rdma_device) == ("10.0.0.1:5000", "mlx5_0")
+    assert json.loads(metas_to_json(metas)) == json.loads(KNOWN)
+
+
+def test_pickles_hold_plain_objects():
+    metas = some_metas()
+    assert pickle.loads(pickle.dumps(metas)) == metas
+
+
+def test_the_other_classes():
+    gathered = data_types.DataToGather(None, [], "", "10.0.0.1", "GPU-1")
+    bucket = data_types.H2DBucket(5, [data_types.BucketRange(0, 1, 4)], [])
+    memory = data_types.MemoryBuffer(torch.zeros(3), 12, [])
+    assert isinstance(gathered, MemoryBufferMetaList)
+    assert bucket.ranges[0].offset == 1
+    assert memory.manually_pinned is False
+
+
+def changed(path, value):
+    """The known form with another value at ``path``; without one if ``value`` is ``...``."""
+    values = json.loads(KNOWN)
+    place = values
+    for key in path[:-1]:
+        place = place[key]
+    if value is ...:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return json.dumps(values)
+
+
+BUFFER = ["3", "memory_buffer_metas_list", 0]
+META = [*BUFFER, "metas", 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[]", "object of ranks"),
+        ('{"-1": {}}', "'-1' is no rank"),
+        (changed([*META, "dtype"], "torch.load"), "w has the unknown type 'torch.load'"),
+        (changed([*META, "dtype"], "os.system"), "unknown type"),
+        (changed([*META, "dtype"], 7), "unknown type"),
+        (changed([*META, "shape"], [2, -1]), "'shape' of the tensor w"),
+        (changed([*META, "shape"], [True]), "'shape' of the tensor w"),
+        (changed([*META, "name"], None), "'name'"),
+        (changed([*META, "aligned_size"], 1.5), "'aligned_size' of the tensor w"),
+        (changed([*META, "more"], 1), "unknown key 'more'"),
+        (changed([*META, "name"], ...), "lacks 'name'"),
+        (changed([*BUFFER, "size"], -1), "'size' of buffer 0 of rank 3"),
+        (changed([*BUFFER, "metas"], 3), "'metas' of buffer 0"),
+        (changed(["3", "p2p_store_addr"], 3), "no string"),
+        (changed(["3"], []), "rank 3 is no object"),
+    ],
+)
+def test_other_forms_are_refused(text, words):
+    with pytest.raises(MetasError) as raised:
+        metas_from_json(text)
+    assert words in str(raised.value)
+
+
+def test_files(tmp_path):
+    path = tmp_path / "metas.json"
+    path.write_text(KNOWN)
+    assert read_metas_file(path) == metas_from_json(KNOWN)
+    path.write_text(KNOWN[:-1])
+    with pytest.raises(MetasError, match=str(path)):
+        read_metas_file(path)
+    with pytest.raises(MetasError, match="missing"):
+        read_metas_file(tmp_path / "missing.json")
+
+
+def test_a_pickled_file_is_not_opened(tmp_path):
+    path = tmp_path / "metas.pkl"
+    with pytest.raises(MetasError, match="JSON form"):
+        read_metas_file(path)
