@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
     import torch
 
+    from .catalog import TensorRow
+
 
 @dataclass(frozen=True)
 class Hooks:
@@ -18,6 +20,7 @@ class Hooks:
     run: Callable[[list[tuple[str, torch.Tensor]]], object]
     post: Callable[[], object] | None = None
     abort: Callable[[], object] | None = None
+    catalog: Callable[[tuple[TensorRow, ...]], object] | None = None
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,9 @@ class Session:
         self._catalog = message
         self._memory = open_memory(message, self._memory_kind, self._device)
         self._memory.check(message.tensors)
+        examine = self._hooks.catalog
+        if examine is not None:
+            self._call("the look at the catalog", lambda: examine(message.tensors))
         self._answer(protocol.Ready())
 
     def _load(self) -> None:

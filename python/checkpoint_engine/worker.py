@@ -81,16 +81,15 @@ def update_weights_from_ipc(
     """
     channel = Channel(zmq_ctx, zmq_handle)
     try:
-        hooks = Hooks(run, post_hook, abort_hook)
+        hooks = Hooks(run, post_hook, abort_hook, catalog_hook)
         device = _device(device_id, clones=clones_buckets)
-        session = _ExaminingSession(
+        session = Session(
             channel,
             worker_id or _worker_id(device),
             software or f"checkpoint_engine {__version__}",
             hooks,
             device,
         )
-        session.examine = catalog_hook
         try:
             session.serve()
         except KnownSenderError as known:
@@ -99,18 +98,6 @@ def update_weights_from_ipc(
             KnownSession(channel, hooks, device).serve(known.frame)
     finally:
         channel.close()
-
-
-class _ExaminingSession(Session):
-    """A session whose engine sees the catalog before its first load, and may refuse it."""
-
-    examine: Callable[[tuple[TensorRow, ...]], object] | None = None
-
-    def _run(self, rows: tuple[TensorRow, ...]) -> None:
-        examine, self.examine = self.examine, None
-        if examine is not None:
-            examine(self._catalog.tensors)
-        super()._run(rows)
 
 
 def _device(device_id: int | None, *, clones: bool) -> Device | None:
