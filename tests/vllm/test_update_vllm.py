@@ -94,6 +94,7 @@ def test_a_part_of_a_layer_leaves_the_engine_as_it_was(dense, model, fresh, tmp_
     refused = update(dense, tmp_path)
     assert refused.returncode == 1
     assert "worker CPU-0" in refused.stderr
+    assert "mixture" not in refused.stderr
     assert "model.layers.2.self_attn.qkv_proj: of weight q, v, but not k" in refused.stderr
     assert dense.generate() == fresh(model("qwen3", 1))
     # Another layer, as a whole.
