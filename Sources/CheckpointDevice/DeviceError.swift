@@ -9,6 +9,8 @@ public struct DeviceError: Error, Sendable, CustomStringConvertible {
         case libraryMissing
         /// A call of a GPU's driver failed.
         case deviceFailed
+        /// Another member of a group of GPUs is gone: why, that one knows.
+        case peerLost
         /// The work was ended from outside.
         case cancelled
         /// A path is not what it has to be.

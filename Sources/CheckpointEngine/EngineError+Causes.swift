@@ -8,7 +8,7 @@ extension EngineError {
     init(_ error: DeviceError) {
         switch error.code {
         case .insufficientMemory: self.init(.insufficientMemory, error.description)
-        case .libraryMissing, .deviceFailed: self.init(.system, error.description)
+        case .libraryMissing, .deviceFailed, .peerLost: self.init(.system, error.description)
         case .cancelled: self.init(.cancelled, error.description)
         case .systemCall: self.init(.system, error.description)
         case .unusablePath: self.init(.system, error.description)

@@ -31,9 +31,10 @@ final class HostUpdate: Sendable {
     }
 
     /// Why copies between the hosts have failed: a host that fails leaves its groups, which the others
-    /// notice before they hear why. `nil` where no host tells within the time.
+    /// notice before they hear why. `nil` where no host tells within the time, which is twice as long
+    /// on host 0: hosts that have lost each other, and know of nothing else, do not all wait to be told.
     func cause(within time: Duration) async -> HostError? {
-        let end = ContinuousClock.now + time
+        let end = ContinuousClock.now + (group.rank == 0 ? time * 2 : time)
         while true {
             if let failure = failure.withLock({ $0 }) { return failure }
             guard ContinuousClock.now < end, !Task.isCancelled else { return nil }

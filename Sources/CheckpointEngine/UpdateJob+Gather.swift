@@ -16,7 +16,8 @@ extension UpdateJob {
     /// How long workers may take to let go of memory that is to be given back.
     private static let releaseGrace = Duration.seconds(5)
     /// How long another host may take to tell why copies to it have failed.
-    private static let causeGrace = Duration.seconds(2)
+    private static let causeGrace = Duration.milliseconds(200)
+    private static let lostGrace = Duration.milliseconds(1500)
     private static let releaseInterval = Duration.milliseconds(5)
 
     func gather(on set: GPUSet) async throws {
@@ -97,7 +98,9 @@ extension UpdateJob {
         }
         // The link ends with the copies' failure when that came first, wrapped for the workers.
         if let deviceFailure = await runs.outcome() {
-            if let cause = await update?.cause(within: Self.causeGrace) { throw cause }
+            // Whoever only lost another waits longer, so that two hosts do not wait for each other.
+            let grace = deviceFailure.code == .peerLost ? Self.lostGrace : Self.causeGrace
+            if let cause = await update?.cause(within: grace) { throw cause }
             throw deviceFailure
         }
         if let failure {

@@ -8,6 +8,7 @@
 
 enum {
     CE_NCCL_SUCCESS = 0,
+    CE_NCCL_REMOTE_ERROR = 6,
     CE_NCCL_IN_PROGRESS = 7,
     CE_NCCL_UINT8 = 1,
     CE_NCCL_FLOAT32 = 7,

@@ -67,7 +67,7 @@ public struct NcclTable: @unchecked Sendable {
         let last =
             unsafe raw.ncclGetLastError(communicator).map { unsafe String(cString: $0) } ?? ""
         throw DeviceError(
-            .deviceFailed,
+            code == CInt(CE_NCCL_REMOTE_ERROR) ? .peerLost : .deviceFailed,
             "cannot \(what): \(call) failed with \(text) (\(code))\(last.isEmpty ? "" : ", " + last)"
         )
     }
