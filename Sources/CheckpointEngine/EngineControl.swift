@@ -166,25 +166,7 @@ extension EngineControl {
         _ chosen: Set<Int>? = nil,
         _ step: @escaping @Sendable (Int) async throws(WorkerError) -> Void
     ) async throws(WorkerError) {
-        let failure: WorkerError? = await withTaskGroup(of: WorkerError?.self) { group in
-            for engine in chosen ?? Set(engines.indices) {
-                group.addTask {
-                    do throws(WorkerError) {
-                        try await step(engine)
-                        return nil
-                    } catch {
-                        return error
-                    }
-                }
-            }
-            var first: WorkerError?
-            for await failure in group {
-                guard let failure, first == nil else { continue }
-                first = failure
-                group.cancelAll()
-            }
-            return first
-        }
+        let failure = await SideBySide.firstFailure(chosen ?? Set(engines.indices), step)
         if let failure { throw failure }
     }
 

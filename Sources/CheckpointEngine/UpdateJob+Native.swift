@@ -192,36 +192,19 @@ extension UpdateJob {
     {
         let failure = await firstFailure { _, engine throws(WorkerError) in
             try await step(engine)
-        } onFailure: { _ in
         }
         if let failure { throw failure }
     }
 
-    /// Does `step` for all engines at once. The first failure is told at once, ends the others, and is
-    /// returned when all have ended.
+    /// Does `step` for all engines at once; see ``SideBySide``.
     private func firstFailure(
         _ step: @escaping @Sendable (Int, UpdateEngine) async throws(WorkerError) -> Void,
-        onFailure: (WorkerError) -> Void
+        onFailure: (WorkerError) -> Void = { _ in }
     ) async -> WorkerError? {
-        await withTaskGroup(of: WorkerError?.self) { group in
-            for (index, engine) in engines.enumerated() {
-                group.addTask {
-                    do throws(WorkerError) {
-                        try await step(index, engine)
-                        return nil
-                    } catch {
-                        return error
-                    }
-                }
-            }
-            var first: WorkerError?
-            for await failure in group {
-                guard let failure, first == nil else { continue }
-                first = failure
-                onFailure(failure)
-                group.cancelAll()
-            }
-            return first
-        }
+        let engines = engines
+        return await SideBySide.firstFailure(
+            engines.indices,
+            { index async throws(WorkerError) in try await step(index, engines[index]) },
+            onFailure: onFailure)
     }
 }

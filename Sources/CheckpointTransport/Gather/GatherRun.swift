@@ -145,17 +145,11 @@ extension GatherRun {
         try stream.record(mark.stageStart(bucket))
         for piece in job.plan.pieces(of: bucket, in: job.stagedShare(bucket, index)) {
             let (file, dataOffset) = job.sources[piece.shard]
-            var done = 0
-            while done < piece.byteCount {
-                let source = dataOffset + piece.sourceOffset + done
-                let count = min(piece.byteCount - done, file.runByteCount(at: source))
-                // SAFETY: the catalog was validated against the file, which `job` keeps pinned; the
-                // ring has room for the bucket, and ``run()`` outlasts the copies.
-                try unsafe stream.copy(
-                    fromHost: file.address(at: source), to: ring + piece.ringOffset + done,
-                    byteCount: count)
-                done += count
-            }
+            // SAFETY: the catalog was validated against the file, which `job` keeps pinned; the ring
+            // has room for the bucket, and ``run()`` outlasts the copies.
+            try unsafe stream.copy(
+                from: file, at: dataOffset + piece.sourceOffset, to: ring + piece.ringOffset,
+                byteCount: piece.byteCount)
         }
         try stream.record(mark.staged(bucket))
     }

@@ -82,17 +82,11 @@ public final class PackedBroadcast: Sendable {
         let target = memory.address + slot * Self.slotByteCount(plan)
         for piece in plan.pieces(of: chunk) {
             let (file, dataOffset) = sources[piece.shard]
-            var done = 0
-            while done < piece.byteCount {
-                let source = dataOffset + piece.sourceOffset + done
-                let count = min(piece.byteCount - done, file.runByteCount(at: source))
-                // SAFETY: the catalog was validated against the file, which `sources` keeps pinned; the
-                // slot has room for the chunk, and ``run()`` outlasts the copies.
-                try unsafe group.gpu.stageStream.copy(
-                    fromHost: file.address(at: source), to: target + piece.offset + done,
-                    byteCount: count)
-                done += count
-            }
+            // SAFETY: the catalog was validated against the file, which `sources` keeps pinned; the
+            // slot has room for the chunk, and ``run()`` outlasts the copies.
+            try unsafe group.gpu.stageStream.copy(
+                from: file, at: dataOffset + piece.sourceOffset, to: target + piece.offset,
+                byteCount: piece.byteCount)
         }
     }
 
