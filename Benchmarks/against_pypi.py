@@ -18,6 +18,7 @@ import tempfile
 import time
 import traceback
 from dataclasses import dataclass
+from inspect import signature
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -63,7 +64,10 @@ class Rank:
         from checkpoint_engine.ps import ParameterServer
 
         self._place = place
-        self._server = ParameterServer(auto_pg=True, gpu_count=len(place.devices))
+        counts = {"gpu_count": len(place.devices)}
+        if not counts.keys() & signature(ParameterServer.__init__).parameters.keys():
+            counts = {}  # an older version, which counts the GPUs itself
+        self._server = ParameterServer(auto_pg=True, **counts)
 
     def version(self) -> str:
         """What is measured."""

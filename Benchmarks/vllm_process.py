@@ -12,7 +12,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PACKAGE = Path(__file__).resolve().parents[1] / "python"
 EXTENSION = "checkpoint_engine.worker.VllmColocateWorkerExtension"
@@ -36,10 +39,12 @@ ENVIRONMENT = {
     "VLLM_SERVER_DEV_MODE": "1",
 }
 GPU_ENVIRONMENT = {
-    # Multicast over NVLink does not work on the machines that are lent.
+    # Multicast over NVLink does not work everywhere.
     "NCCL_NVLS_ENABLE": "0",
-    # Its kernels would be compiled for minutes.
+    # Their kernels would be compiled for minutes.
     "VLLM_USE_FLASHINFER_SAMPLER": "0",
+    "VLLM_USE_DEEP_GEMM": "0",
+    "VLLM_BLOCKSCALE_FP8_GEMM_FLASHINFER": "0",
 }
 CPU_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1"}
 FLAGS = ["--dtype", "bfloat16", "--enforce-eager", "--max-model-len", "512"]
@@ -66,7 +71,8 @@ class VllmError(RuntimeError):
 class Vllm:
     """``with Vllm(model, folder) as engine:`` starts it and waits until it is ready.
 
-    Its weights are dummies, unless ``loads``. Its log is in ``folder``.
+    Its weights are dummies, unless ``loads``. Its log is in ``folder``. With ``extension`` it has
+    our worker extension, else it cannot import anything of ours. ``flags`` come last.
     """
 
     def __init__(
@@ -77,6 +83,8 @@ class Vllm:
         *,
         on_gpu: bool = True,
         loads: bool = False,
+        extension: bool = True,
+        flags: Sequence[str] = (),
         variables: dict[str, str] | None = None,
     ) -> None:
         self.worker_count = worker_count
@@ -85,14 +93,15 @@ class Vllm:
         self.log = folder / f"vllm-{self.port}.log"
         self._variables = variables or {}
         self._on_gpu = on_gpu
+        self._has_extension = extension
         self._folder = folder
         self._command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
         self._command += ["--model", str(model), "--served-model-name", "model"]
         self._command += ["--host", "127.0.0.1", "--port", str(self.port), *FLAGS]
         self._command += ["--tensor-parallel-size", str(worker_count)]
-        self._command += ["--worker-extension-cls", EXTENSION]
+        self._command += ["--worker-extension-cls", EXTENSION] if extension else []
         self._command += ["--load-format", "auto" if loads else "dummy"]
-        self._command += GPU_FLAGS if on_gpu else []
+        self._command += [*(GPU_FLAGS if on_gpu else []), *flags]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -126,12 +135,11 @@ class Vllm:
     def __enter__(self) -> Self:
         settings = self._folder / "vllm-logging.json"
         settings.write_text(json.dumps(LOGGING))
-        paths = [str(PACKAGE), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {
             **(GPU_ENVIRONMENT if self._on_gpu else CPU_ENVIRONMENT),
             **os.environ,
             **ENVIRONMENT,
-            "PYTHONPATH": os.pathsep.join(paths),
+            "PYTHONPATH": self._python_path(),
             "VLLM_LOGGING_CONFIG_PATH": str(settings),
             **self._variables,
         }
@@ -168,6 +176,11 @@ class Vllm:
     def tail(self) -> str:
         """The end of its log."""
         return self.log.read_text(errors="replace")[-LOG_TAIL:]
+
+    def _python_path(self) -> str:
+        inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        paths = [path for path in inherited if path and Path(path).resolve() != PACKAGE]
+        return os.pathsep.join([str(PACKAGE), *paths] if self._has_extension else paths)
 
     def _complete(self, prompt: tuple[int, ...]) -> list[int]:
         body = {

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _BODY_CHARACTERS_SHOWN = 4000
+# As in `vllm_extension`, which needs more than a trainer has.
+FAILURE_KEY = "checkpoint_engine_failure"
 
 
 class EngineRequestError(ParameterServerError):
@@ -56,6 +58,20 @@ def request_inference_to_update(
         raise EngineRequestError(
             f"the engine at {_name(url, uds)} answered with status {status}: {text}", status
         )
+    if failure := _failure(answer):
+        raise EngineRequestError(
+            f"a worker of the engine at {_name(url, uds)} has failed: {failure}", status
+        )
+
+
+def _failure(answer: bytes) -> str | None:
+    """What a worker answered instead of raising."""
+    try:
+        results = json.loads(answer)["results"]
+        found = [result[FAILURE_KEY] for result in results if FAILURE_KEY in (result or ())]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return str(found[0]) if found else None
 
 
 def _connection(url: str, timeout: float, uds: str | None) -> http.client.HTTPConnection:

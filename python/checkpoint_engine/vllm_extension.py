@@ -6,12 +6,18 @@ same name; what the extension needs beside its one method are functions of this 
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import zmq
 
 from .errors import WorkerIdError
+from .failures import summary
 
+_logger = logging.getLogger(__name__)
+
+# The key of an answer that tells of a failure; servers look for it.
+FAILURE_KEY = "checkpoint_engine_failure"
 _CONTEXT_ATTRIBUTE = "_checkpoint_engine_zmq_context"
 
 
@@ -31,34 +37,49 @@ class VllmColocateWorkerExtension:
         if isinstance(context, zmq.Context):
             context.destroy(linger=0)
 
-    def update_weights_from_ipc(self, zmq_handles: dict[str, str]) -> None:
+    def update_weights_from_ipc(self, zmq_handles: dict[str, str]) -> dict[str, str] | None:
         """Takes new weights from the server; ``zmq_handles`` maps worker ids to addresses.
 
         Raises ``checkpoint_engine.errors.UpdateError``. The engine lives on after a failure, with a
         mixture of old and new weights, and takes the next update of the whole checkpoint.
+
+        One of several workers returns the failure instead, under ``FAILURE_KEY``: vLLM reads the
+        answers of its workers in turn and stops at the first that raises, so that the others'
+        answers would be taken for those to its next call.
         """
-        # Imported here, because `worker` exports this class.
-        import vllm
+        try:
+            _update(self, zmq_handles)
+        except Exception as error:
+            if self.vllm_config.parallel_config.world_size == 1:  # type: ignore[attr-defined]
+                raise
+            _logger.exception("The update has failed on this worker")
+            return {FAILURE_KEY: summary(error)}
+        return None
 
-        from .vllm_update import EngineUpdate
-        from .worker import update_weights_from_ipc
 
-        worker_id = vllm_worker_id(self)
-        address = _address(zmq_handles, worker_id)
-        update = EngineUpdate(self)
-        update_weights_from_ipc(
-            _context(self),
-            address,
-            # `None` on the CPU.
-            device_id=self.device.index,  # type: ignore[attr-defined]
-            clones_buckets=update.keeps_tensors,
-            catalog_hook=update.examine,
-            run=update.load,
-            post_hook=update.commit,
-            abort_hook=update.discard,
-            worker_id=worker_id,
-            software=f"vllm {vllm.__version__}",
-        )
+def _update(worker: Any, zmq_handles: dict[str, str]) -> None:
+    # Imported here, because `worker` exports the class above.
+    import vllm
+
+    from .vllm_update import EngineUpdate
+    from .worker import update_weights_from_ipc
+
+    worker_id = vllm_worker_id(worker)
+    address = _address(zmq_handles, worker_id)
+    update = EngineUpdate(worker)
+    update_weights_from_ipc(
+        _context(worker),
+        address,
+        # `None` on the CPU.
+        device_id=worker.device.index,
+        clones_buckets=update.keeps_tensors,
+        catalog_hook=update.examine,
+        run=update.load,
+        post_hook=update.commit,
+        abort_hook=update.discard,
+        worker_id=worker_id,
+        software=f"vllm {vllm.__version__}",
+    )
 
 
 def vllm_worker_id(worker: Any) -> str:

@@ -1,6 +1,7 @@
 """Fixtures of the tests on GPUs: the real daemon, torch workers on every GPU, odd checkpoints.
 
-Without a GPU nothing is collected, and a line says so. With one, whatever is missing is a failure.
+Without a GPU nothing is collected, and a line says so. With one, whatever is missing is a failure,
+but for tests that are marked ``needs_gpus`` and need more: they are deselected, and a line says so.
 ``CHECKPOINT_ENGINE_TEST_DEVICES``, such as ``0,1`` or ``cpu,cpu``, names other devices than all.
 """
 
@@ -18,10 +19,12 @@ import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "faults"), str(TESTS.parent / "Benchmarks")]
+sys.path += [str(TESTS / "trainer"), str(TESTS / "vllm")]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from launch import Launcher
     from torch_engine_process import TorchEngine
 
 SHARED_MEMORY_BYTES = 8 << 30
@@ -43,10 +46,33 @@ DEVICES = _devices()
 collect_ignore_glob = [] if DEVICES else ["test_*.py"]
 
 
+GPU_COUNT = 0 if "cpu" in DEVICES else len(DEVICES)
+LEFT_OUT: list[tuple[str, int]] = []
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "needs_gpus(count): on how many GPUs a test can run")
+
+
+def pytest_collection_modifyitems(config, items):
+    left_out = []
+    for item in items:
+        count = max((mark.args[0] for mark in item.iter_markers("needs_gpus")), default=0)
+        if count > GPU_COUNT:
+            left_out.append(item)
+            LEFT_OUT.append((item.nodeid, count))
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
 def pytest_terminal_summary(terminalreporter):
     if not DEVICES:
         terminalreporter.write_line(
             "tests/gpu: nothing collected, since torch sees no GPU here", yellow=True
+        )
+    for name, count in LEFT_OUT:
+        terminalreporter.write_line(
+            f"{name}: not run (GPUs needed: {count}, under test: {GPU_COUNT})", yellow=True
         )
 
 
@@ -102,6 +128,21 @@ def daemon_place() -> Iterator[DaemonPlace]:
         assert place.folders.contents() == []
 
 
+@pytest.fixture
+def trainer_launcher(tmp_path) -> Iterator[Launcher]:
+    """A launcher of a trainer's ranks; its directories have to be empty in the end."""
+    from daemon import Folders
+    from launch import Launcher
+
+    with (
+        tempfile.TemporaryDirectory(dir="/dev/shm", prefix="gpu-trainer-") as shared_memory,
+        tempfile.TemporaryDirectory(prefix="gpu-trainer-") as runtime,
+    ):
+        folders = Folders(Path(shared_memory), Path(runtime))
+        yield Launcher(folders, tmp_path)
+        assert folders.contents() == []
+
+
 class DaemonPlace:
     """Starts daemons in folders of their own."""
 
@@ -111,9 +152,10 @@ class DaemonPlace:
         self.folders = Folders(shared_memory, runtime)
         self._socket = socket_path
 
-    def start(self, bucket_size: str = "64MiB"):
+    def start(self, bucket_size: str = "64MiB", *more: str, **variables: str):
         """A daemon, as a context that has to end in order."""
         from daemon import Daemon
         from torch_engine_process import zmq_flags
 
-        return Daemon(self.folders, self._socket, "--bucket-size", bucket_size, *zmq_flags())
+        flags = ["--bucket-size", bucket_size, *zmq_flags(), *more]
+        return Daemon(self.folders, self._socket, *flags, **variables)

@@ -15,12 +15,14 @@ _CUT = 12
 FILE_BYTES_MAX = 150_000_000
 
 
-def odd_tensors(*, packed: bool = True) -> list[Entry]:
+def odd_tensors(*, packed: bool = True, scales: bool = True) -> list[Entry]:
     """Every dtype, cut by rows, by columns and not at all, at unaligned offsets.
 
-    ``packed`` adds the type whose elements share bytes, which older packages do not know.
+    ``packed`` adds the type whose elements share bytes and ``scales`` the type that only has
+    exponents, which older packages do not know.
     """
-    dtypes = [name for name in ITEM_BITS if name != "F4"]
+    left_out = {"F4"} if scales else {"F4", "F8_E8M0"}
+    dtypes = [name for name in ITEM_BITS if name not in left_out]
     entries: list[Entry] = [
         ("model.embed_tokens.weight", "BF16", (_CUT * 4001, 517)),
         ("lm_head.weight", "F32", (_CUT * 2001, 1023)),
@@ -52,7 +54,7 @@ def odd_tensors(*, packed: bool = True) -> list[Entry]:
     return entries
 
 
-def write_odd(folder: Path, seed: int, *, packed: bool = True) -> Path:
+def write_odd(folder: Path, seed: int, *, packed: bool = True, scales: bool = True) -> Path:
     """Writes it; the layout does not depend on ``seed``."""
-    write_tensors(folder, odd_tensors(packed=packed), FILE_BYTES_MAX, seed)
+    write_tensors(folder, odd_tensors(packed=packed, scales=scales), FILE_BYTES_MAX, seed)
     return folder

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from daemon import Folders
-from torch_engine_process import EngineCallError
+from torch_engine_process import EngineCallError, TorchEngine
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "trainer"))
 
@@ -25,6 +25,13 @@ def launcher(tmp_path):
         folders = Folders(Path(shared_memory), Path(runtime))
         yield Launcher(folders, tmp_path)
         assert folders.contents() == []
+
+
+@pytest.fixture
+def engine(devices):
+    """One of its own: workers keep the parameters that they once got."""
+    with TorchEngine(devices) as engine:
+        yield engine
 
 
 def test_tensors_on_gpus(devices, engine, launcher):

@@ -72,8 +72,9 @@ class Launcher:
     def torchrun(self, scenarios: str, count: int, **options: Any) -> Ended:
         """Runs ``scenarios`` on ``count`` ranks under torchrun."""
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count)]
+        # It takes a port itself: one that is looked for beforehand may be gone by then.
         done = subprocess.run(
-            [*torchrun, "--master-port", str(free_port()), str(TRAINER), scenarios, self.output],
+            [*torchrun, "--standalone", str(TRAINER), scenarios, self.output],
             env=self._environment(options, {}),
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -162,15 +162,16 @@ def on_devices(server: ParameterServer, report: Report) -> None:
 
 
 def model(server: ParameterServer, report: Report) -> None:
-    """A model's tensors, dealt out to the ranks; one engine with one worker takes them."""
+    """A model's tensors, dealt out to the ranks, on their GPUs if ``on_gpus``; one engine."""
+    device = f"cuda:{torch.cuda.current_device()}" if OPTIONS.get("on_gpus") else "cpu"
     loaded: dict[str, torch.Tensor] = {}
     for path in sorted(Path(OPTIONS["model"]).glob("*.safetensors")):
         loaded |= load_file(path)
-    named = {name: loaded[name] for name in sorted(loaded)[RANK::WORLD_SIZE]}
+    named = {name: loaded[name].to(device) for name in sorted(loaded)[RANK::WORLD_SIZE]}
     assert named
     gather(server, named)
     update(server)
-    report.values["tensors"] = sorted(named)
+    report.values |= {"tensors": sorted(named), "device": device}
 
 
 def idle(server: ParameterServer, report: Report) -> None:

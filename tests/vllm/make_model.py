@@ -60,16 +60,23 @@ _DEEPSEEK = {
 
 
 def make_model(
-    folder: Path, architecture: str, seed: int, shard_size_max: str = SHARD_SIZE_MAX
+    folder: Path,
+    architecture: str,
+    seed: int,
+    shard_size_max: str = SHARD_SIZE_MAX,
+    **sizes: int,
 ) -> Path:
-    """Writes configuration, tokenizer and weights into ``folder``, which it makes and returns."""
+    """Writes configuration, tokenizer and weights into ``folder``, which it makes and returns.
+
+    ``sizes`` are entries of the configuration that differ from the usual ones.
+    """
     import torch
     from transformers import set_seed
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     set_seed(seed)
-    model = _model(architecture).to(torch.bfloat16)
+    model = _model(architecture, sizes).to(torch.bfloat16)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim < 2:
@@ -93,7 +100,7 @@ def _scale(name: str, architecture: str) -> float:
     return 0.02 if is_quiet else 0.08
 
 
-def _model(architecture: str) -> PreTrainedModel:
+def _model(architecture: str, sizes: dict[str, int]) -> PreTrainedModel:
     from transformers import (
         DeepseekV3Config,
         DeepseekV3ForCausalLM,
@@ -117,7 +124,7 @@ def _model(architecture: str) -> PreTrainedModel:
         "tie_word_embeddings": "tied" in architecture,
         "bos_token_id": 256,
         "eos_token_id": 256,
-    }
+    } | sizes
     config: PretrainedConfig
     if architecture == "qwen3-moe":
         config = Qwen3MoeConfig(

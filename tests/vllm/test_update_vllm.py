@@ -182,6 +182,17 @@ def test_moe_over_two_workers(model, fresh, tmp_path) -> None:
         # tokens of each file come back exactly, and differ between files.
         assert tokens[0] == tokens[2] != tokens[1]
         assert tokens[0][0][:4] == fresh(first)[0][:4]
+        # What all workers refuse leaves no answer behind that the next call would get.
+        part = read_tensors(second)
+        part = {name: part[name] for name in part if ".layers.1.mlp.experts.3.up_" not in name}
+        (tmp_path / "part").mkdir()
+        write_tensors(tmp_path / "part", part, 1 << 20)
+        for _ in range(2):
+            refused = update(server, tmp_path / "part")
+            assert refused.returncode == 1
+            assert "only a part of" in refused.stderr
+            assert_committed(update(server, second, "--json"), worker_count=2)
+            assert server.generate() == tokens[1]
 
 
 def test_moe_on_one_worker(model, fresh, tmp_path) -> None:

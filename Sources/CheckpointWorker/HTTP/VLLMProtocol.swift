@@ -34,9 +34,22 @@ struct VLLMProtocol: EngineProtocol {
                 ])))
     }
 
+    /// One of several workers answers with its failure instead of raising it.
     func updateFailure(_ answer: EngineAnswer) -> String? {
-        answer.isSuccess ? nil : "answered \(answer.status)"
+        guard answer.isSuccess else { return "answered \(answer.status)" }
+        guard case .array(let results)? = answer.object?["results"] else { return nil }
+        for result in results {
+            if case .object(let object) = result,
+                case .string(let text)? = object[Self.failureKey]
+            {
+                return "has failed on a worker: \(text)"
+            }
+        }
+        return nil
     }
+
+    /// Source: `vllm_extension.py` of the Python package.
+    private static let failureKey = "checkpoint_engine_failure"
 
     func pauseCall(_ mode: PauseMode, _ orders: EngineOrders) -> EngineCall {
         .post("/pause?mode=\(mode.rawValue)&clear_cache=\(orders.resetsPrefixCache)")
