@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -89,7 +90,9 @@ class Channel:
     def close(self) -> None:
         """Closes the connection; an answer on its way may still leave for ``LINGER_MS``."""
         if not self._socket.closed:
-            self._socket.disable_monitor()
+            # Refused where the context is about to end, and waits for this.
+            with contextlib.suppress(zmq.ContextTerminated):
+                self._socket.disable_monitor()
             # Not closed by the line above: an open one would block the end of the context.
             self._monitor.close(linger=0)
             self._socket.close()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from .errors import (
     AbortedError,
+    DeadlineError,
     DeviceMemoryError,
     LoadError,
     ProtocolError,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 # That protocol states no deadline; a sender that is gone is noticed at once.
 MESSAGE_TIMEOUT_S = 300.0
+# Newer senders say twice that they are done, older ones once; the second time comes soon.
+SECOND_WORD_S = 2.0
 
 _logger = logging.getLogger(__name__)
 
@@ -49,6 +52,7 @@ class KnownSession:
         self._device = device
         self._buffer: torch.Tensor | None = None
         self._failure: UpdateError | None = None
+        self._is_early = False
 
     def serve(self, first: bytes) -> None:
         """Runs the session from its first frame on. Raises ``UpdateError``."""
@@ -59,6 +63,18 @@ class KnownSession:
         except BaseException:
             self._undo()
             raise
+
+    @property
+    def lingers(self) -> bool:
+        """Whether the sender may have a last word, which ``linger`` answers after ``serve``."""
+        return self._is_early
+
+    def linger(self) -> None:
+        """Answers the last word of a sender that was late; for a thread that has the channel."""
+        with contextlib.suppress(UpdateError):
+            while True:
+                self._next("the end of the update")
+                self._channel.send([b""])
 
     def _open(self, first: bytes) -> None:
         try:
@@ -118,13 +134,16 @@ class KnownSession:
     def _finish(self) -> None:
         """Lets go of the buffer, and finishes the load at the second word.
 
-        Older senders have no second word: they close the connection, and the load is finished then.
+        Older senders have no second word. They wait for the engine's answer to the call that began
+        the update, and close the connection then: the load is finished without it. Every worker has
+        loaded everything by the first word.
         """
         self._release()
         self._channel.send([b""])
         try:
-            frame = read_known_frame(self._next("the end of the update"))
-        except ServerLostError:
+            frame = read_known_frame(self._next("the end of the update", SECOND_WORD_S))
+        except (DeadlineError, ServerLostError) as error:
+            self._is_early = isinstance(error, DeadlineError)
             self._call("the commit", self._post)
             return
         if isinstance(frame, KnownFailure):
@@ -148,8 +167,8 @@ class KnownSession:
         gc.collect()
         torch.cuda.ipc_collect()
 
-    def _next(self, expected: str) -> bytes:
-        frames = self._channel.receive(time.monotonic() + MESSAGE_TIMEOUT_S, expected)
+    def _next(self, expected: str, timeout: float = MESSAGE_TIMEOUT_S) -> bytes:
+        frames = self._channel.receive(time.monotonic() + timeout, expected)
         if len(frames) != 1:
             raise ProtocolError(f"the sender's message has {len(frames)} frames")
         return frames[0]

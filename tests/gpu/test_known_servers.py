@@ -59,7 +59,7 @@ def test_a_worker_that_raises_ends_the_update_of_all(servers, checkpoints):
     ranks.ask("register_copied", each=shares)
     ranks.ask("gather")
     culprit = len(engine.devices) - 1
-    engine.fault(culprit, "bucket 2", "raise")
+    engine.fault(culprit, "bucket 1", "raise")
     # The servers of these versions end with the failure; the engine's answer ends them too.
     with pytest.raises(Exception, match=r"rank \d"):
         ranks.ask("update", BUCKET_GIB)

@@ -6,6 +6,7 @@ import os
 import pickle
 import secrets
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import zmq
 from checkpoint_engine import known_session
 from checkpoint_engine.errors import AbortedError, LoadError, ProtocolError
 from checkpoint_engine.known_reader import KnownBucket, KnownEnd, KnownFailure, read_known_frame
+from checkpoint_engine.worker import update_weights_from_ipc
 from fake_gpu import FakeGpu
 from torch.multiprocessing.reductions import rebuild_cuda_tensor
 from torch.storage import TypedStorage, UntypedStorage
@@ -135,6 +137,38 @@ def test_every_byte_arrives(sender, address, recorder, generation, clones):
     assert list(recorder.loaded) == list(sent)
     for name, tensor in sent.items():
         assert torch.equal(recorder.loaded[name], tensor)
+
+
+def test_an_older_sender_that_waits_for_the_engine_has_its_answer(
+    sender, address, recorder, monkeypatch
+):
+    monkeypatch.setattr(known_session, "SECOND_WORD_S", 0.2)
+    worker = recorder.start(address)
+    assert sender.ask(handle_frame()) == b""
+    assert sender.bucket(tensors(0)) == b""
+    assert sender.ask(pickle.dumps(None)) == b""
+    # It says no more until the engine has answered, and for that the worker has to return.
+    assert worker.end() is None
+    assert (recorder.commits, recorder.aborts) == (1, 0)
+
+
+def test_a_late_last_word_of_a_newer_sender_is_answered(sender, address, recorder, monkeypatch):
+    monkeypatch.setattr(known_session, "SECOND_WORD_S", 0.2)
+    with zmq.Context() as context, ThreadPoolExecutor() as pool:
+        worker = pool.submit(
+            update_weights_from_ipc,
+            context,
+            address,
+            run=recorder.run,
+            post_hook=recorder.post_hook,
+            worker_id="CPU-0",
+        )
+        assert sender.ask(handle_frame()) == b""
+        assert sender.ask(pickle.dumps(None)) == b""
+        worker.result(ANSWER_TIMEOUT_MS / 1000)
+        assert recorder.commits == 1
+        assert sender.ask(pickle.dumps(None)) == b""
+        assert recorder.commits == 1
 
 
 def test_a_failed_load_is_told_and_the_sender_ends_the_update(sender, address, recorder):
