@@ -39,6 +39,7 @@ test-python: build setup
 	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/python tests/faults tests/examples
 	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/simulated
 	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/trainer
+	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/pull
 	scripts/setup-sglang-worker
 	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/sglang
 
@@ -69,6 +70,7 @@ test-gpu: build ## run the tests on GPUs; fails where one is needed and missing
 bench: build setup ## measure registration, delivery and memory; JSON in bench-results/
 	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) Benchmarks/host.py --output bench-results/host.json
 	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) Benchmarks/facade.py
+	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) Benchmarks/pull.py --output bench-results/pull.json
 
 wheel: build ## make the Python package with the program in it, in dist/
 	scripts/setup-venv

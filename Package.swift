@@ -81,6 +81,14 @@ let package = Package(
                 "CNative", "CheckpointNative", "CheckpointModel", "CheckpointJSON", httpClient,
                 log, nioCore, nioHTTP1,
             ]),
+        library("CheckpointTransfer", ["CheckpointJSON", subprocess, system, log]),
+        library(
+            "CheckpointPull",
+            [
+                "CNative", "CheckpointNative", "CheckpointModel", "CheckpointJSON",
+                "CheckpointPlan", "CheckpointTransfer", "CheckpointWorker", httpClient, log,
+                nioCore, nioHTTP1,
+            ]),
         library("CheckpointHosts", ["CheckpointJSON", nioCore, nioPosix]),
         library(
             "CheckpointReference",
@@ -93,13 +101,13 @@ let package = Package(
             [
                 "CheckpointModel", "CheckpointNative", "CheckpointFiles", "CheckpointPlan",
                 "CheckpointDevice", "CheckpointTransport", "CheckpointWorker", "CheckpointTrace",
-                "CheckpointHosts", "CheckpointJSON", log,
+                "CheckpointHosts", "CheckpointTransfer", "CheckpointPull", "CheckpointJSON", log,
             ]),
         library(
             "CheckpointControl",
             [
                 "CheckpointModel", "CheckpointJSON", "CheckpointTrace", "CheckpointEngine",
-                hummingbird, hummingbirdCore, log, nioCore,
+                "CheckpointPull", hummingbird, hummingbirdCore, log, nioCore,
             ]),
         .executableTarget(
             name: "checkpoint-engine",
@@ -107,7 +115,7 @@ let package = Package(
                 "CheckpointModel", "CheckpointJSON", "CheckpointFiles", "CheckpointPlan",
                 "CheckpointDevice", "CheckpointTransport", "CheckpointWorker", "CheckpointTrace",
                 "CheckpointHosts", "CheckpointEngine", "CheckpointControl",
-                "CheckpointReference", "CheckpointNative",
+                "CheckpointReference", "CheckpointNative", "CheckpointTransfer", "CheckpointPull",
                 argumentParser, hummingbird, lifecycle, subprocess, system, log,
             ],
             path: "Sources/checkpoint-engine",
@@ -119,6 +127,14 @@ let package = Package(
         tests(
             "CheckpointFilesTests", ["CheckpointFiles", "CheckpointModel", "CheckpointTesting"]),
         tests("CheckpointHostsTests", ["CheckpointHosts"]),
+        tests("CheckpointTransferTests", ["CheckpointTransfer", "CheckpointNative", log]),
+        tests(
+            "CheckpointPullTests",
+            [
+                "CheckpointPull", "CheckpointPlan", "CheckpointModel", "CheckpointNative",
+                "CheckpointTransfer", "CheckpointWorker", "CheckpointTesting", "CheckpointJSON",
+                hummingbird, log, nioCore,
+            ]),
         tests("CheckpointTraceTests", ["CheckpointTrace", "CheckpointJSON"]),
         tests(
             "CheckpointTransportTests",
@@ -149,7 +165,8 @@ let package = Package(
             "CheckpointControlTests",
             [
                 "CheckpointControl", "CheckpointEngine", "CheckpointModel", "CheckpointTesting",
-                "CheckpointDevice", "CheckpointJSON", hummingbird, hummingbirdTesting, log,
+                "CheckpointDevice", "CheckpointJSON", "CheckpointPull", "CheckpointTransfer",
+                hummingbird, hummingbirdTesting, log,
             ]),
     ]
 )

@@ -52,8 +52,8 @@ class Figure:
 class Figures:
     """All figures of one run."""
 
-    def __init__(self) -> None:
-        self._limits: dict[str, dict[str, float]] = json.loads(THRESHOLDS.read_text())
+    def __init__(self, thresholds: Path = THRESHOLDS) -> None:
+        self._limits: dict[str, dict[str, float]] = json.loads(thresholds.read_text())
         self.all: list[Figure] = []
 
     def add(self, name: str, value: float, unit: str, what: str, **samples: list[float]) -> None:

@@ -47,7 +47,8 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _machine() -> dict[str, object]:
+def machine() -> dict[str, object]:
+    """The processor, its cores, the memory and the kernel."""
     page = os.sysconf("SC_PAGE_SIZE")
     model = "unknown"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -103,7 +104,7 @@ def main() -> int:
         "version": version(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(start)),
         "seconds": round(time.time() - start, 1),
-        "machine": _machine(),
+        "machine": machine(),
         "figures": figures.document(),
     }
     if arguments.output is not None:

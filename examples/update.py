@@ -7,6 +7,14 @@ Each process registers its share of the files. One process of each engine calls 
 with ``--inference-parallel-size 8`` are two engines, those of the processes 0 to 7 and 8 to 15, and
 every host reaches its own at ``--endpoint`` or ``--uds``. Where no process has to be kept,
 ``checkpoint-engine update`` does the same without Python.
+
+Engines that start later take the weights out of the memory of those processes, if they stay and
+their daemon can be reached:
+
+    CHECKPOINT_ENGINE_LISTEN=10.0.0.1:19731 CHECKPOINT_ENGINE_TOKEN_FILE=token torchrun … \\
+        --save-metas-file metas.json --sleep-time 86400
+
+    CHECKPOINT_ENGINE_SOURCE_TOKEN_FILE=token torchrun … --load-metas-file metas.json
 """
 
 from __future__ import annotations
@@ -21,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from checkpoint_engine import request_inference_to_update
-from checkpoint_engine.metas_json import metas_to_json
+from checkpoint_engine.metas_json import metas_to_json, read_metas_file
 from checkpoint_engine.ps import ParameterServer
 
 from engine_http import reset_prefix_cache, set_weight_version, wait_until_ready
@@ -38,7 +46,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Updates engines from a checkpoint.")
     parser.add_argument("--checkpoint-path", help="a directory of safetensors files, or one file")
     parser.add_argument("--save-metas-file", help="writes what all processes hold, as JSON")
-    parser.add_argument("--load-metas-file", help="not available yet")
+    parser.add_argument(
+        "--load-metas-file", help="reads the weights from the hosts that it names, not from files"
+    )
     parser.add_argument("--sleep-time", type=int, default=0, help="seconds to keep it afterwards")
     parser.add_argument("--endpoint", default="http://localhost:19730", help="the engine's URL")
     parser.add_argument("--uds", help="the engine's unix socket")
@@ -46,16 +56,18 @@ def arguments() -> argparse.Namespace:
         "--inference-parallel-size", type=int, default=8, help="an engine's workers"
     )
     parser.add_argument("--checkpoint-name", default="my-checkpoint-iter-0")
-    parser.add_argument("--update-method", choices=["broadcast", "p2p", "all"], default="broadcast")
+    parser.add_argument(
+        "--update-method",
+        choices=["broadcast", "p2p", "all"],
+        help="broadcast; p2p with --load-metas-file",
+    )
     parser.add_argument("--weight-version", help="the name that the engine gives to the weights")
     options = parser.parse_args()
-    if options.load_metas_file is not None:
-        parser.error(
-            "--load-metas-file: weights cannot be taken out of the memory of other jobs yet; "
-            "register the files here too, with --checkpoint-path"
-        )
-    if options.checkpoint_path is None:
+    joins = options.load_metas_file is not None
+    if not joins and options.checkpoint_path is None:
         parser.error("--checkpoint-path is missing")
+    if options.update_method is None:
+        options.update_method = "p2p" if joins else "broadcast"
     return options
 
 
@@ -110,9 +122,13 @@ def main() -> None:
         )
     name, engine = options.checkpoint_name, Engine(options, rank)
     ps = ParameterServer(auto_pg=True)
-    files = share_of_files(Path(options.checkpoint_path), rank, world_size)
-    timed(rank, "register", partial(ps.register_checkpoint, name, files=files))
-    timed(rank, "gather metas", partial(ps.gather_metas, name))
+    if options.load_metas_file is not None:
+        metas = read_metas_file(Path(options.load_metas_file))
+        timed(rank, "load metas", partial(ps.load_metas, metas))
+    else:
+        files = share_of_files(Path(options.checkpoint_path), rank, world_size)
+        timed(rank, "register", partial(ps.register_checkpoint, name, files=files))
+        timed(rank, "gather metas", partial(ps.gather_metas, name))
     if options.save_metas_file is not None and rank == 0:
         with open(options.save_metas_file, "w", opener=private) as file:
             file.write(metas_to_json(ps.get_metas()))

@@ -15,7 +15,7 @@ extension ControlError {
             case .system: .internalServerError
             case .engineUnreachable, .cancelled: .serviceUnavailable
             case .engineFailed, .workerFailed, .workerLost: .badGateway
-            case .hostFailed: .badGateway
+            case .hostFailed, .sourceFailed: .badGateway
             case .deadlineExceeded: .gatewayTimeout
             }
         case .unauthorized: .unauthorized
@@ -23,7 +23,6 @@ extension ControlError {
         case .noRoute: .notFound
         case .methodNotAllowed: .methodNotAllowed
         case .contentTooLarge: .contentTooLarge
-        case .notAvailable: .notImplemented
         case .listenFailed, .internalError: .internalServerError
         }
     }
@@ -37,7 +36,6 @@ extension ControlError {
         case .noRoute: "no_route"
         case .methodNotAllowed: "method_not_allowed"
         case .contentTooLarge: "content_too_large"
-        case .notAvailable: "not_available"
         case .listenFailed: "listen_failed"
         case .internalError: "internal_error"
         }

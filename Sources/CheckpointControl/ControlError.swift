@@ -15,8 +15,6 @@ public struct ControlError: Error, Sendable {
         case methodNotAllowed
         /// The body is larger than the limit.
         case contentTooLarge
-        /// What was asked for is not available in this version.
-        case notAvailable
         /// The server cannot listen on its address.
         case listenFailed
         /// A failure that nobody expected.

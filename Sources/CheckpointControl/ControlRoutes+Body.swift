@@ -41,8 +41,8 @@ extension ControlRoutes {
     }
 
     /// The whole body, up to the limit.
-    private func bodyBytes(_ request: Request) async throws -> [UInt8] {
-        let max = configuration.bodyByteCountMax
+    func bodyBytes(_ request: Request, byteCountMax: Int? = nil) async throws -> [UInt8] {
+        let max = byteCountMax ?? configuration.bodyByteCountMax
         do {
             let buffer = try await request.body.collect(upTo: max)
             return Array(buffer.readableBytesView)

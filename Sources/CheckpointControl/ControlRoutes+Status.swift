@@ -19,6 +19,16 @@ extension ControlRoutes {
         return .text(text, type: MetricsText.mediaType)
     }
 
+    private static let metasByteCountMax = 256 << 20
+
+    /// Takes the metas of other hosts.
+    func loadMetas(_ request: Request, _ context: Context) async throws -> Response {
+        try request.refuseQuery()
+        let urls = try await engine.loadMetas(
+            try await bodyBytes(request, byteCountMax: Self.metasByteCountMax))
+        return try .json(["sources": urls])
+    }
+
     func metas(_ request: Request, _ context: Context) async throws -> Response {
         try request.refuseQuery()
         return try .json(await engine.metas())

@@ -12,6 +12,7 @@ enum MetricsText {
             "build_info", "The version of the daemon; always 1.", labels: [("version", version)], 1)
         memory(statistics, &text)
         registrations(statistics, &text)
+        pulls(statistics, &text)
         updates(statistics, &text)
         return text.text
     }
@@ -46,6 +47,22 @@ enum MetricsText {
         text.counter(
             "register_seconds_total", "Time spent registering checkpoints.",
             statistics.registerSeconds)
+    }
+
+    private static func pulls(_ statistics: EngineStatistics, _ text: inout MetricsWriter) {
+        text.counter("pulls_total", "Checkpoints read from other hosts.", statistics.pulls)
+        text.counter(
+            "pull_failures_total", "Reads from other hosts that failed.", statistics.pullFailures)
+        text.counter(
+            "pulled_bytes_total", "Bytes of checkpoints read from other hosts.",
+            statistics.pulledBytes)
+        text.counter(
+            "pull_seconds_total", "Time spent reading checkpoints from other hosts.",
+            statistics.pullSeconds)
+        text.gauge("leases", "Leases that readers of this host have now.", statistics.leases)
+        text.counter(
+            "leases_begun_total", "Leases that readers of this host have had.",
+            statistics.leasesBegun)
     }
 
     private static func updates(_ statistics: EngineStatistics, _ text: inout MetricsWriter) {

@@ -33,15 +33,14 @@ struct UpdateBody {
             instances.append(try Self.instance(entry, kind))
         }
         try fields.finish()
-        guard ranks.isEmpty else {
-            throw ControlError(
-                .notAvailable,
-                "the field \"ranks\" asks for a peer-to-peer update, which this version does not "
-                    + "have: leave it out, or send an empty array, to update from this host")
+        guard ranks.isEmpty || group.isEmpty || ranks == group else {
+            throw .invalid(
+                "the fields \"ranks\" and \"inference_group_ranks\" name other GPUs: keep one")
         }
         request = UpdateRequest(
             instances: try Self.instances(
-                listed: instances, updateURL: updateURL, socket: socket, group: group, kind),
+                listed: instances, updateURL: updateURL, socket: socket,
+                group: group.isEmpty ? ranks : group, kind),
             timeoutSeconds: timeout, resetsPrefixCache: resets, pause: pause,
             weightVersion: version, wakes: wakes, nativeSender: sender)
     }

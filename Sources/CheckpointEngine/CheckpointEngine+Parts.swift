@@ -1,6 +1,7 @@
 import CheckpointFiles
 public import CheckpointModel
 import CheckpointPlan
+import CheckpointPull
 import Logging
 
 /// Checkpoints that consist of others: the parts that the processes of a trainer have registered.
@@ -68,6 +69,10 @@ extension CheckpointEngine {
         let entry = try entry(name)
         guard case .ready(let registered) = entry.state else {
             throw EngineError(.busy, "\(name) is still being registered; wait for its end")
+        }
+        guard registered.feed?.isComplete ?? true else {
+            throw EngineError(
+                .busy, "\(name) is still being read from other hosts; wait for its end")
         }
         guard entry.parts.isEmpty else {
             throw EngineError(

@@ -81,10 +81,11 @@ extension CheckpointEngine {
 
     /// Forgets the checkpoint. Its memory is kept for the next version of equal layout, unless
     /// `releasesMemory` gives it, and all else that is kept, back to the system.
+    /// One that is still being read from other hosts is read no further.
     public func unregister(_ name: CheckpointName, releasesMemory: Bool = false)
-        throws(EngineError)
+        async throws(EngineError)
     {
-        let entry = try entry(name)
+        var entry = try entry(name)
         if let update = entry.runningUpdate {
             throw EngineError(
                 .busy, "\(name) is being delivered by \(update); wait for its end, or cancel it")
@@ -93,8 +94,20 @@ extension CheckpointEngine {
             throw EngineError(.busy, "\(name) is still being registered; wait for its end")
         }
         try forgetCompositions(with: name)
+        leases.end(incarnation: registered.incarnation)
+        if let pull = entry.pull {
+            // Memory is given back when nothing is written to it any more; its failure frees the name.
+            pull.cancel()
+            await pull.value
+            guard let rest = entries[name], rest.pull == nil, rest.runningUpdate == nil,
+                case .ready(let left) = rest.state, left.incarnation == registered.incarnation
+            else { return }
+            entry = rest
+        }
         removeConsumed(entry)
         entries[name] = nil
+        // Before the memory is given back: what is read until then is what was registered.
+        await stopSharing(registered)
         defer { logger.info("checkpoint unregistered", metadata: ["checkpoint": "\(name)"]) }
         // What consists of parts has no memory of its own.
         guard entry.parts.isEmpty else { return }
@@ -122,17 +135,4 @@ extension CheckpointEngine {
             }
         }
     }
-
-    /// Publishes the checkpoint's metas: from here on ``metas()`` describes it.
-    @discardableResult
-    public func gatherMetas(_ name: CheckpointName) throws(EngineError) -> MetasDocument {
-        guard case .ready(let registered) = try entry(name).state else {
-            throw EngineError(.busy, "\(name) is still being registered; wait for its end")
-        }
-        gathered = MetasDocument(catalog: registered.catalog)
-        return gathered
-    }
-
-    /// The metas that were gathered last; empty before.
-    public func metas() -> MetasDocument { gathered }
 }

@@ -2,6 +2,8 @@ import CheckpointDevice
 import CheckpointHosts
 public import CheckpointModel
 import CheckpointPlan
+import CheckpointPull
+import CheckpointTransfer
 import CheckpointTransport
 import CheckpointWorker
 public import Logging
@@ -21,6 +23,10 @@ public actor CheckpointEngine {
     let gpus: GPUSet?
     let exchanges: ExchangeCache
     let nativeGroups = NativeGroups()
+    /// The agent that other hosts read from; it starts with the first of them.
+    let sharingAgent: TransferAgentKeeper
+    let sourceClient: SourceClient
+    var leases = LeaseBook()
     /// `nil` where this host updates alone.
     let hosts: HostGroup?
     var entries: [CheckpointName: RegistryEntry] = [:]
@@ -56,10 +62,15 @@ public actor CheckpointEngine {
         do throws(DeviceError) {
             let gpus = try GPUSet.open(configuration.gpu, logger)
             self.gpus = gpus
+            let sharing = TransferAgentKeeper(configuration.pull.agent, logger: logger)
+            sharingAgent = sharing
             self.pool = try SegmentPool(
                 directory: configuration.sharedMemoryDirectory,
                 byteCountMax: configuration.memoryByteCountMax,
-                onDrop: { gpus?.pinned.drop(paths: $0) })
+                onDrop: { paths in
+                    gpus?.pinned.drop(paths: paths)
+                    Task { for path in paths { await sharing.remove(path: path) } }
+                })
             self.sockets = try PrivateDirectory(
                 parent: configuration.runtimeDirectory, prefix: PoolNames.prefix)
         } catch {
@@ -69,6 +80,7 @@ public actor CheckpointEngine {
         ReferenceCounterFile.sweep()
         // Last: a client that was made has to be shut down.
         self.client = EngineClient(token: configuration.engineToken)
+        self.sourceClient = SourceClient()
         self.configuration = configuration
         self.logger = logger
         self.history = UpdateHistory(countMax: configuration.updateHistoryCountMax)
@@ -116,6 +128,9 @@ public actor CheckpointEngine {
         statistics.pinnedBytes = gpus?.pinned.byteCount ?? 0
         statistics.gpuBytes = gpus?.heldByteCount ?? 0
         statistics.updatesRunning = running.count
+        leases.dropEnded(at: .now)
+        statistics.leases = leases.count
+        statistics.leasesBegun = leases.begunCount
         return statistics
     }
 
@@ -129,7 +144,11 @@ public actor CheckpointEngine {
         for entry in entries.values {
             if case .registering(let progress) = entry.state { progress.cancel() }
         }
+        for entry in entries.values { entry.pull?.cancel() }
         for update in running.values { await update.task.value }
+        // Nothing may be written to memory that is given back.
+        for entry in entries.values { await entry.pull?.value }
+        await sharingAgent.stop()
         while entries.values.contains(where: \.isRegistering) {
             try? await Task.sleep(for: .milliseconds(10))
         }
@@ -141,6 +160,7 @@ public actor CheckpointEngine {
         sockets.remove()
         await hosts?.close()
         await client.shutDown()
+        await sourceClient.shutDown()
     }
 
     func entry(_ name: CheckpointName) throws(EngineError) -> RegistryEntry {

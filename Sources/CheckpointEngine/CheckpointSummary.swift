@@ -3,6 +3,8 @@ public struct CheckpointSummary: Codable, Hashable, Sendable {
     public enum State: String, Codable, Sendable {
         /// Its bytes are being read into shared memory.
         case registering
+        /// Its bytes are being read from other hosts; it can be delivered, as they arrive.
+        case pulling
         /// It can be delivered.
         case ready
         /// An update from it is running.

@@ -24,6 +24,8 @@ public struct EngineConfiguration: Hashable, Sendable {
     public let hosts: HostGroupConfiguration?
     /// What engines are sent as a bearer token; `nil` sends none.
     public let engineToken: String?
+    /// How bytes are exchanged with other hosts.
+    public let pull: PullConfiguration
 
     public static let bucketByteCountDefault = 512 << 20
     public static let updateHistoryCountDefault = 256
@@ -36,7 +38,8 @@ public struct EngineConfiguration: Hashable, Sendable {
         zeroMQLibraryNames: [String] = Self.zeroMQLibraryNamesDefault,
         updateHistoryCountMax: Int = Self.updateHistoryCountDefault,
         gpu: GPUConfiguration = GPUConfiguration(device: .host),
-        hosts: HostGroupConfiguration? = nil, engineToken: String? = nil
+        hosts: HostGroupConfiguration? = nil, engineToken: String? = nil,
+        pull: PullConfiguration = PullConfiguration()
     ) {
         self.sharedMemoryDirectory = sharedMemoryDirectory
         self.runtimeDirectory = runtimeDirectory
@@ -48,5 +51,6 @@ public struct EngineConfiguration: Hashable, Sendable {
         self.gpu = gpu
         self.hosts = hosts
         self.engineToken = engineToken
+        self.pull = pull
     }
 }

@@ -38,6 +38,7 @@ extension EngineError {
             case .engineFailed: .engineFailed
             case .deadlineExceeded: .deadlineExceeded
             case .hostFailed: .hostFailed
+            case .sourceFailed: .sourceFailed
             case .cancelled: .cancelled
             case .invalidArgument: .invalidArgument
             }

@@ -26,6 +26,8 @@ public struct EngineError: Error, Sendable {
         case workerLost = "worker_lost"
         /// Another host of the update failed, or is gone.
         case hostFailed = "host_failed"
+        /// The hosts that a checkpoint is read from do not have it, or did not deliver.
+        case sourceFailed = "source_failed"
         /// The deadline passed.
         case deadlineExceeded = "deadline_exceeded"
         /// The caller cancelled, or the daemon is stopping.

@@ -14,6 +14,14 @@ public struct EngineStatistics: Hashable, Sendable {
     public var registrationFailures = 0
     public var registeredBytes = 0
     public var registerSeconds = 0.0
+    public var pulls = 0
+    public var pullFailures = 0
+    /// Bytes that were read from other hosts.
+    public var pulledBytes = 0
+    public var pullSeconds = 0.0
+    /// Leases that other hosts have now, and have had.
+    public var leases = 0
+    public var leasesBegun = 0
     public var updatesRunning = 0
     public var updatesSucceeded = 0
     /// By error code.

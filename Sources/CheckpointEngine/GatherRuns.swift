@@ -10,18 +10,30 @@ final class GatherRuns: Sendable {
         var runs: [GatherRun]
         var tasks: [Task<DeviceError?, Never>] = []
         var isCancelled = false
+        /// Buckets whose bytes are in the host's memory.
+        var arrivedCount: Int
     }
 
     private let job: GatherRun.Job
     private let signal: LinkSignal
     private let state: Mutex<State>
 
-    /// Prepares the first run of `job`; ``start()`` begins it.
-    init(_ job: GatherRun.Job, signal: LinkSignal) throws(DeviceError) {
+    /// Prepares the first run of `job`; ``start()`` begins it. `arrivedCount` buckets are in the host's memory;
+    /// ``arrive(_:)`` tells of more.
+    init(_ job: GatherRun.Job, arrivedCount: Int = .max, signal: LinkSignal) throws(DeviceError) {
         self.job = job
         self.signal = signal
-        let first = try GatherRun(job) { signal.available($0) }
-        state = Mutex(State(runs: [first]))
+        let first = try GatherRun(job, arrivedCount: arrivedCount) { signal.available($0) }
+        state = Mutex(State(runs: [first], arrivedCount: arrivedCount))
+    }
+
+    /// Tells that the bytes of the first `count` buckets are in the host's memory.
+    func arrive(_ count: Int) {
+        let runs = state.withLock { state in
+            state.arrivedCount = max(state.arrivedCount, count)
+            return state.runs
+        }
+        for run in runs { run.arrive(count) }
     }
 
     /// Begins the first run.

@@ -22,16 +22,40 @@ public struct MetasDocument: Codable, Hashable, Sendable {
         public let size: Int
     }
 
+    /// The daemon that holds a rank's buffers. PyPI's package passes it over.
+    public struct Source: Codable, Hashable, Sendable {
+        /// `http://host:port`.
+        public let url: String
+        /// The checkpoint's name there.
+        public let checkpoint: String
+
+        public init(url: String, checkpoint: String) {
+            self.url = url
+            self.checkpoint = checkpoint
+        }
+    }
+
     public struct Rank: Codable, Hashable, Sendable {
         /// `null` where no peer may read: the key is always there.
         public let p2pStoreAddress: String?
         public let buffers: [Buffer]
         public let rdmaDevice: String
+        public let source: Source?
 
         enum CodingKeys: String, CodingKey {
             case p2pStoreAddress = "p2p_store_addr"
             case buffers = "memory_buffer_metas_list"
             case rdmaDevice = "rdma_device"
+            case source = "checkpoint_engine"
+        }
+
+        public init(
+            p2pStoreAddress: String?, buffers: [Buffer], rdmaDevice: String, source: Source? = nil
+        ) {
+            self.p2pStoreAddress = p2pStoreAddress
+            self.buffers = buffers
+            self.rdmaDevice = rdmaDevice
+            self.source = source
         }
 
         public func encode(to encoder: any Encoder) throws {
@@ -39,6 +63,7 @@ public struct MetasDocument: Codable, Hashable, Sendable {
             try container.encode(p2pStoreAddress, forKey: .p2pStoreAddress)
             try container.encode(buffers, forKey: .buffers)
             try container.encode(rdmaDevice, forKey: .rdmaDevice)
+            try container.encodeIfPresent(source, forKey: .source)
         }
     }
 

@@ -2,6 +2,7 @@ import CheckpointDevice
 import CheckpointFiles
 import CheckpointModel
 import CheckpointPlan
+import CheckpointPull
 
 /// A checkpoint whose bytes all lie in shared memory. Immutable; owned by the registry.
 struct RegisteredCheckpoint: Sendable {
@@ -20,6 +21,12 @@ struct RegisteredCheckpoint: Sendable {
     let plans = PlanCache()
     /// The digest of its catalog, equal on hosts that have the same tensors.
     let digest: String
+    /// What of it has arrived; `nil` for one that was registered here.
+    var feed: PullFeed?
+    /// Its form for other hosts.
+    var sharing = SharedCheckpointCache()
+    /// Names these bytes for other hosts: no other registration has the same.
+    let incarnation = String(UInt64.random(in: .min ... .max), radix: 16)
 
     var pooledByteCount: Int { segments.reduce(0) { $0 + $1.byteCount } }
 

@@ -1,4 +1,6 @@
 import CheckpointModel
+import CheckpointPlan
+import CheckpointPull
 import Synchronization
 
 /// One name of the registry and the state that its checkpoint is in.
@@ -17,9 +19,24 @@ struct RegistryEntry {
     /// The update that reads from it now.
     var runningUpdate: String?
     var hasUpdated = false
+    /// Reads it from other hosts, while that goes on.
+    var pull: Task<Void, Never>?
 
     var isRegistering: Bool {
         if case .registering = state { true } else { false }
+    }
+
+    private var currentState: CheckpointSummary.State {
+        if runningUpdate != nil { return .updating }
+        return arrivedByteCount == nil ? .ready : .pulling
+    }
+
+    /// Bytes that have arrived of a checkpoint that is being read; `nil` when all are there.
+    private var arrivedByteCount: Int? {
+        guard case .ready(let checkpoint) = state, let feed = checkpoint.feed, !feed.isComplete
+        else { return nil }
+        return min(
+            feed.arrivedChunkCount * feed.order.grid.chunkByteCount, checkpoint.catalog.byteCount)
     }
 
     var summary: CheckpointSummary {
@@ -34,13 +51,14 @@ struct RegistryEntry {
         case .ready(let checkpoint):
             let catalog = checkpoint.catalog
             return CheckpointSummary(
-                name: name.description, state: runningUpdate == nil ? .ready : .updating,
+                name: name.description, state: currentState,
                 tensors: catalog.tensors.count, files: catalog.shards.count,
                 bytes: catalog.byteCount, pooledBytes: checkpoint.pooledByteCount,
                 inPlaceBytes: parts.isEmpty ? checkpoint.inPlaceByteCount : 0,
                 dtypes: Dictionary(
                     uniqueKeysWithValues: catalog.countByDType.map { ($0.key.rawValue, $0.value) }),
-                registerSeconds: checkpoint.seconds, registeredBytes: catalog.byteCount,
+                registerSeconds: checkpoint.seconds,
+                registeredBytes: arrivedByteCount ?? catalog.byteCount,
                 parts: parts.map(\.description))
         }
     }

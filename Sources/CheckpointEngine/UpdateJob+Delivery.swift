@@ -12,6 +12,8 @@ extension UpdateJob {
     ) async throws(WorkerError) {
         let (bound, boundContinuation) = AsyncStream.makeStream(of: Bool.self)
         let configuration = linkConfiguration(endpoints.flatMap(\.self), gather)
+        let arrivals = followArrivals(configuration.schedule.buckets, gather)
+        defer { arrivals?() }
         let follower = LinkFollower(
             record: record, endpoints: configuration.endpoints, gather: gather,
             update: update, bound: boundContinuation)
@@ -127,9 +129,10 @@ extension UpdateJob {
     }
 
     private var hostSchedule: DeliverySchedule {
-        DeliverySchedule(
-            buckets: registered.buckets.map {
-                DeliverySchedule.Bucket(first: $0.first, count: $0.count, byteCount: $0.byteCount)
-            })
+        let buckets = registered.buckets.map {
+            DeliverySchedule.Bucket(first: $0.first, count: $0.count, byteCount: $0.byteCount)
+        }
+        return DeliverySchedule(
+            buckets: buckets, availableCount: isStreaming ? 0 : buckets.count)
     }
 }

@@ -69,7 +69,8 @@ extension UpdateJob {
 
     func running(_ delivery: GatherDelivery) async throws -> RunningGather {
         let runs = try await BlockingThread.run("ckpt-prepare") { () throws(DeviceError) in
-            try GatherRuns(delivery.job, signal: signal)
+            try GatherRuns(
+                delivery.job, arrivedCount: isStreaming ? 0 : .max, signal: signal)
         }
         record.describe(delivery)
         return RunningGather(delivery: delivery, runs: runs, counters: try ReferenceCounterFile())

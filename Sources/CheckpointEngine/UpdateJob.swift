@@ -53,6 +53,7 @@ struct UpdateJob: Sendable {
     private func carryOut(_ control: EngineControl) async throws(EngineError) {
         do {
             try checkFiles()
+            if nativeSender != nil || hosts != nil { try await waitForArrivals() }
             try await control.begin()
             if let nativeSender {
                 try await sendNatively(from: nativeSender, on: nativeGPUs())

@@ -37,6 +37,14 @@ public enum DType: String, CaseIterable, Hashable, Sendable {
         }
     }
 
+    /// The type of that name in torch.
+    public init?(torchName: String) {
+        guard let type = Self.allCases.first(where: { $0.torchName == torchName }) else {
+            return nil
+        }
+        self = type
+    }
+
     /// The name of the same type in torch; `nil` where torch has none that holds these bits.
     public var torchName: String? {
         switch self {

@@ -18,6 +18,8 @@ public struct WorkerError: Error, Sendable, CustomStringConvertible {
         case deadlineExceeded
         /// Another host of the update failed, or is gone.
         case hostFailed
+        /// The hosts that the bytes are read from did not deliver.
+        case sourceFailed
         case cancelled
         /// A URL or another argument is wrong.
         case invalidArgument

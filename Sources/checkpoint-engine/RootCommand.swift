@@ -22,6 +22,11 @@ struct RootCommand: AsyncParsableCommand {
 
               checkpoint-engine serve --listen 127.0.0.1:19731
 
+            A new host, which takes its weights from hosts that are serving:
+
+              checkpoint-engine join --source http://10.0.0.7:19731 \
+                --checkpoint-name step-100 --endpoint http://127.0.0.1:8000
+
             Look before you leap:
 
               checkpoint-engine inspect /models/new
@@ -37,7 +42,8 @@ struct RootCommand: AsyncParsableCommand {
             """,
         version: Version.current,
         subcommands: [
-            UpdateCommand.self, ServeCommand.self, InspectCommand.self, DoctorCommand.self,
+            UpdateCommand.self, ServeCommand.self, JoinCommand.self, InspectCommand.self,
+            DoctorCommand.self,
             DemoCommand.self, BenchCommand.self, ReferenceEngineCommand.self,
             ReferenceWorkerCommand.self,
         ])

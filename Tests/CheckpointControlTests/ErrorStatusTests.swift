@@ -11,7 +11,7 @@ struct ErrorStatusTests {
             .invalidArgument: 400, .invalidCheckpoint: 422, .notFound: 404, .alreadyExists: 409,
             .busy: 409, .insufficientMemory: 507, .system: 500, .engineUnreachable: 503,
             .engineFailed: 502, .workerFailed: 502, .workerLost: 502, .deadlineExceeded: 504,
-            .cancelled: 503, .hostFailed: 502,
+            .cancelled: 503, .hostFailed: 502, .sourceFailed: 502,
         ]
         for code in EngineError.Code.allCases {
             let error = ControlError(EngineError(code, "text"))
@@ -35,7 +35,7 @@ struct ErrorStatusTests {
         let codes: [ControlError.Code] =
             EngineError.Code.allCases.map { .engine($0) } + [
                 .unauthorized, .forbidden, .noRoute, .methodNotAllowed, .contentTooLarge,
-                .notAvailable, .listenFailed, .internalError,
+                .listenFailed, .internalError,
             ]
         let names = codes.map { ControlError($0, "text").codeName }
         #expect(Set(names).count == names.count)

@@ -161,7 +161,11 @@ struct UpdateRouteTests {
         ("{}", 400, "nothing to update"), ("{\"update_url\": null}", 400, "nothing to update"),
         ("{\"update_url\": 1}", 400, "\"update_url\": expected a string"),
         ("{\"update_url\": \"ftp://x\"}", 400, "http"),
-        ("{\"update_url\": \"http://x\", \"ranks\": [0]}", 501, "peer-to-peer"),
+        ("{\"update_url\": \"http://x\", \"ranks\": [0, 0]}", 400, "once"),
+        (
+            "{\"update_url\": \"http://x\", \"ranks\": [0], \"inference_group_ranks\": [1]}", 400,
+            "keep one"
+        ),
         ("{\"update_url\": \"http://x\", \"ranks\": null}", 400, "\"ranks\""),
         ("{\"update_url\": \"http://x\", \"inference_group_ranks\": [0, 0]}", 400, "once"),
         ("{\"update_url\": \"http://x\", \"inference_group_ranks\": [-1]}", 400, "zero"),

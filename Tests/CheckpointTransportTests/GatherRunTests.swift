@@ -29,9 +29,12 @@ struct GatherRunTests {
         generator = SeededGenerator(seed: .random(in: 0 ... .max))
     }
 
-    private mutating func delivery(slotByteCount: Int, slotCount: Int) throws -> Delivery {
+    private mutating func delivery(
+        slotByteCount: Int, slotCount: Int, tensorCount: Int = 200, arrivedCount: Int = .max
+    ) throws -> Delivery {
         let set = try SimulatedGPUs.set()
-        let catalog = RandomCatalog.make(tensorCount: 200, shardCount: 3, using: &generator)
+        let catalog = RandomCatalog.make(
+            tensorCount: tensorCount, shardCount: 3, using: &generator)
         var bytes: [[UInt8]] = []
         var locations: [SegmentLocation] = []
         for (index, shard) in catalog.shards.enumerated() {
@@ -60,7 +63,7 @@ struct GatherRunTests {
         let run = try GatherRun(
             GatherRun.Job(
                 gpus: set.gpus, plan: plan, sources: pins.map { ($0, 8) }, rings: rings,
-                exchange: try PeerCopies(set.gpus))
+                exchange: try PeerCopies(set.gpus)), arrivedCount: arrivedCount
         ) { count in available.update { $0 = count } }
         return Delivery(
             set: set, catalog: catalog, plan: plan, bytes: bytes, run: run, rings: rings,
@@ -139,6 +142,85 @@ struct GatherRunTests {
         // A ring has room for as many buckets as need none to be done with.
         let room = delivery.plan.buckets.count { $0.doneCountNeeded == 0 }
         #expect(delivery.available.update { $0 } <= room)
+    }
+
+    /// The host's memory is wrong until a bucket arrives: whatever is staged before it is noticed.
+    @Test mutating func nothingIsStagedBeforeItArrives() async throws {
+        let delivery = try delivery(
+            slotByteCount: 4096, slotCount: 2, tensorCount: 1500, arrivedCount: 0)
+        let run = delivery.run
+        try #require(delivery.plan.buckets.count > 3)
+        for (shard, bytes) in delivery.bytes.enumerated() {
+            try overwrite(shard, from: 8, with: [UInt8](repeating: 0x5a, count: bytes.count - 8))
+        }
+        async let ended: Void = BlockingThread.run("run") { () throws(DeviceError) in
+            try run.run()
+        }
+        for (index, bucket) in delivery.plan.buckets.enumerated() {
+            try await Task.sleep(for: .milliseconds(index < 3 ? 30 : 1))
+            #expect(delivery.available.update { $0 } == index)
+            for place in bucket.first..<(bucket.first + bucket.count) {
+                let range = delivery.catalog.tensors[place].range
+                let shard = delivery.catalog.tensors[place].shard
+                let bytes = delivery.bytes[shard][(8 + range.offset)..<(8 + range.end)]
+                try overwrite(shard, from: 8 + range.offset, with: Array(bytes))
+            }
+            run.arrive(index + 1)
+            // What was told before, and less than that, changes nothing.
+            run.arrive(index)
+            run.arrive(0)
+            let available = delivery.available
+            let _: Bool = await BlockingThread.run("wait") {
+                available.wait { $0 > index ? true : nil }
+            }
+            for gpu in delivery.set.gpus.indices {
+                let ring = try ring(gpu, delivery)
+                for place in bucket.first..<(bucket.first + bucket.count) {
+                    let tensor = delivery.catalog.tensors[place]
+                    let offset = delivery.plan.offsets[place]
+                    #expect(
+                        ring[offset..<(offset + tensor.range.byteCount)]
+                            == delivery.bytes[tensor.shard][
+                                (8 + tensor.range.offset)..<(8 + tensor.range.end)])
+                }
+            }
+            run.release(index + 1)
+        }
+        try await ended
+    }
+
+    private func overwrite(_ shard: Int, from offset: Int, with bytes: [UInt8]) throws {
+        let descriptor = unsafe open("\(directory.path)/shard-\(shard)", O_WRONLY)
+        try #require(descriptor >= 0)
+        defer { close(descriptor) }
+        // SAFETY: the count is that of `bytes`.
+        try #require(unsafe pwrite(descriptor, bytes, bytes.count, offset) == bytes.count)
+    }
+
+    @Test mutating func arrivalsMayRunAhead() async throws {
+        let delivery = try delivery(
+            slotByteCount: 4096, slotCount: 2, tensorCount: 1500, arrivedCount: 1)
+        let run = delivery.run
+        run.arrive(delivery.plan.buckets.count)
+        run.release(delivery.plan.buckets.count)
+        try await BlockingThread.run("run") { () throws(DeviceError) in try run.run() }
+        #expect(delivery.available.update { $0 } == delivery.plan.buckets.count)
+    }
+
+    @Test(arguments: [0, 1]) mutating func aRunThatWaitsForArrivalsIsCancelled(_ count: Int)
+        async throws
+    {
+        let delivery = try delivery(
+            slotByteCount: 4096, slotCount: 2, tensorCount: 1500, arrivedCount: count)
+        let run = delivery.run
+        async let ended: Void = BlockingThread.run("run") { () throws(DeviceError) in
+            try run.run()
+        }
+        try await Task.sleep(for: .milliseconds(50))
+        run.cancel()
+        run.arrive(.max)
+        try await ended
+        #expect(delivery.available.update { $0 } <= count)
     }
 
     @Test func gpusAreTakenOnce() throws {

@@ -27,10 +27,12 @@ def main() -> NoReturn:
 def become_program(arguments: list[str]) -> NoReturn:
     """Replaces this process by the program, so that signals and the exit code are its own.
 
-    The program looks for ZeroMQ and NCCL in the packages of this interpreter first. Exits with a
-    message and code 1 when the program is not there or cannot be started.
+    The program looks for ZeroMQ and NCCL in the packages of this interpreter first, and transfers
+    between hosts run in it. Exits with a message and code 1 when the program is not there or cannot
+    be started.
     """
     program = find_program()
+    os.environ.setdefault("CHECKPOINT_ENGINE_PYTHON", sys.executable)
     if sys.prefix != sys.base_prefix:
         os.environ["VIRTUAL_ENV"] = sys.prefix
     sys.stdout.flush()

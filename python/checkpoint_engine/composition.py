@@ -66,12 +66,18 @@ class Compositions:
         found = metas_from_values(merged)
         return {rank: _aligned(found[rank]) for rank in sorted(found)}
 
+    def has_parts(self, name: str) -> bool:
+        """Whether a rank has registered something as ``name``, as far as this one knows."""
+        made = self._made.get(name)
+        return self._own.has_part(name) or (made is not None and bool(made.owners))
+
     def restore(self, name: str) -> None:
         """Makes sure that the daemon knows ``name``. Raises ``ParameterServerError``."""
         made = self._made.get(name)
         if made is None:
             raise ParameterServerError(
-                f"{name} has not been gathered; call gather_metas({name!r}) on all ranks first"
+                f"{name} has not been gathered; call gather_metas({name!r}) on all ranks first, or "
+                "load_metas with the metas of those who have it"
             )
         if not made.owners:
             raise ParameterServerError(f"no rank has registered anything as {name}")
@@ -112,11 +118,16 @@ class Compositions:
         found: dict[str, Any] = {}
         for rank in self._local:
             if rank in made.owners:
-                found[str(rank)] = client.metas(part_name(name, rank))["0"]
+                values = client.metas(part_name(name, rank))["0"]
+                if "checkpoint_engine" in values:  # the parts are read together
+                    values["checkpoint_engine"]["checkpoint"] = name
+                found[str(rank)] = values
         return found
 
 
 def _aligned(item: MemoryBufferMetaList) -> MemoryBufferMetaList:
+    if item.p2p_store_addr is not None:
+        return item  # the sizes tell peers where the tensors lie
     for buffer in item.memory_buffer_metas_list:
         for meta in buffer.metas:
             meta.aligned_size = aligned(meta.aligned_size)

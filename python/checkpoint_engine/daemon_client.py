@@ -15,6 +15,8 @@ from .ps_errors import ArgumentError, DaemonLostError, DaemonRefusedError, Daemo
 CONNECT_S_MAX = 10.0
 # How long an answer may take that does not wait for anything but the daemon itself.
 ANSWER_S_MAX = 60.0
+# What a pull may take to say that it has failed, beyond the time that it was given.
+PULL_GRACE_S = 10.0
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -105,6 +107,35 @@ class DaemonClient:
         """The metas of ``name``, as JSON values. One client may ask at a time."""
         self.request("POST", f"{_checkpoint(name)}/gather-metas")
         return self.request("GET", "/v1/metas")
+
+    def load_metas(self, values: dict[str, Any]) -> None:
+        """Makes ``values``, metas as JSON values, what ``GET /v1/metas`` answers."""
+        self.request("POST", "/v1/metas", values)
+
+    def pull(
+        self, name: str, remote_name: str, sources: list[dict[str, str]], stall: float, wait: float
+    ) -> None:
+        """Reads ``remote_name`` of other daemons as ``name``; goes on after the return.
+
+        ``sources`` have ``url`` and maybe ``token``. It fails when nothing arrives for ``stall``
+        seconds. With ``wait``, in seconds, it returns when everything has arrived.
+        """
+        body = {
+            "sources": sources,
+            "remote_name": remote_name,
+            "stall_timeout": stall,
+            "wait": wait > 0,
+        }
+        self.request("POST", f"{_checkpoint(name)}/pull", body, stall + wait + PULL_GRACE_S)
+
+    def state(self, name: str) -> str | None:
+        """``ready``, ``pulling``, …; ``None`` when the daemon does not know ``name``."""
+        try:
+            return str(self.request("GET", _checkpoint(name)).get("state"))
+        except DaemonRefusedError as error:
+            if error.code != "not_found":
+                raise
+            return None
 
     def compose(self, name: str, parts: list[str]) -> None:
         """Makes ``name`` the checkpoint that consists of ``parts``."""

@@ -12,11 +12,15 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import __version__
 from .daemon_client import DaemonAddress, DaemonClient
 from .ps_errors import DaemonStartError
 from .rank_identity import has_ended, process_state
+
+if TYPE_CHECKING:
+    from .daemon_listener import DaemonListener
 
 START_S_MAX = 60.0
 STOP_S_MAX = 20.0
@@ -28,6 +32,7 @@ _POLL_S = 0.005
 # The program takes its flags from the environment, too. A trainer's variables are not meant for it,
 # and those that say where it listens or which hosts it joins are decided here.
 _VARIABLES_KEPT = {
+    "CHECKPOINT_ENGINE_ADVERTISE_URL",
     "CHECKPOINT_ENGINE_BUCKET_SIZE",
     "CHECKPOINT_ENGINE_CUDA_LIBRARY",
     "CHECKPOINT_ENGINE_GATHER_TRANSPORT",
@@ -36,10 +41,15 @@ _VARIABLES_KEPT = {
     "CHECKPOINT_ENGINE_MEMORY_LIMIT",
     "CHECKPOINT_ENGINE_NCCL_LIBRARY",
     "CHECKPOINT_ENGINE_PIN_THREADS",
+    "CHECKPOINT_ENGINE_PYTHON",
     "CHECKPOINT_ENGINE_READ_THREADS",
     "CHECKPOINT_ENGINE_RELEASE_GPU_MEMORY",
     "CHECKPOINT_ENGINE_RUNTIME_DIR",
     "CHECKPOINT_ENGINE_SHARED_MEMORY_DIR",
+    "CHECKPOINT_ENGINE_TRANSFER_DEVICE",
+    "CHECKPOINT_ENGINE_TRANSFER_HOST",
+    "CHECKPOINT_ENGINE_TRANSFER_PROTOCOL",
+    "CHECKPOINT_ENGINE_TRANSFER_PYTHON",
     "CHECKPOINT_ENGINE_ZMQ_LIBRARY",
 }
 _TRAINER_VARIABLES = {
@@ -62,9 +72,9 @@ _TRAINER_VARIABLES = {
 class DaemonSetup:
     """How a daemon is started. ``socket`` and its log lie in a private directory.
 
-    ``owner`` is the process with which it ends, and its start time; ``device`` is ``cuda`` or
-    ``host``, ``gpus`` the value of ``CUDA_VISIBLE_DEVICES`` for it, and ``flags`` are further ones,
-    as for several hosts.
+    With a ``listener`` it listens there instead of on ``socket``. ``owner`` is the process with
+    which it ends, and its start time; ``device`` is ``cuda`` or ``host``, ``gpus`` the value of
+    ``CUDA_VISIBLE_DEVICES`` for it, and ``flags`` are further ones, as for several hosts.
     """
 
     socket: Path
@@ -72,6 +82,7 @@ class DaemonSetup:
     device: str
     gpus: str | None = None
     flags: tuple[str, ...] = field(default=())
+    listener: DaemonListener | None = None
 
     @property
     def log(self) -> Path:
@@ -86,7 +97,23 @@ class DaemonSetup:
     @property
     def client(self) -> DaemonClient:
         """A client for it."""
+        if self.listener is not None:
+            return self.listener.client
         return DaemonClient(DaemonAddress(f"unix:{self.socket}"))
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the daemon that was started is there: at a port there may be another one."""
+        found = self.read_process()
+        return found is not None and not has_ended(*found)
+
+    def read_process(self) -> tuple[int, int] | None:
+        """The daemon's process id and start time."""
+        try:
+            pid, start = map(int, self.process.read_text().split())
+        except (OSError, ValueError):
+            return None
+        return pid, start
 
     def log_tail(self) -> str:
         """The end of the log, or nothing."""
@@ -102,7 +129,9 @@ class DaemonProcess:
         """Starts it and waits until it answers. Raises ``DaemonStartError``."""
         program = find_program()
         self._setup = setup
-        command = [str(program), "serve", "--uds", str(setup.socket), "--device", setup.device]
+        listener = setup.listener
+        place = ["--uds", str(setup.socket)] if listener is None else listener.flags
+        command = [str(program), "serve", *place, "--device", setup.device]
         command += ["--until-exit-of", str(setup.owner[0]), *setup.flags]
         opened = os.open(setup.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
@@ -129,7 +158,7 @@ class DaemonProcess:
 
     def _wait_until_ready(self, program: Path) -> None:
         end = time.monotonic() + START_S_MAX
-        while not self._setup.client.is_healthy():
+        while not self._is_up():
             if (code := self._process.poll()) is not None:
                 raise DaemonStartError(
                     f"{program} ended with code {code} instead of starting; it printed:\n"
@@ -142,13 +171,19 @@ class DaemonProcess:
                 )
             time.sleep(_POLL_S)
 
+    def _is_up(self) -> bool:
+        listener = self._setup.listener
+        if listener is not None and not listener.is_held_by(self._process.pid):
+            return False
+        return self._setup.client.is_healthy()
+
 
 def stop_daemon(setup: DaemonSetup) -> None:
     """Ends the daemon of ``setup`` in order, or by force after ``STOP_S_MAX`` seconds."""
-    try:
-        pid, start = map(int, setup.process.read_text().split())
-    except (OSError, ValueError):
+    found = setup.read_process()
+    if found is None:
         return
+    pid, start = found
     for number in (signal.SIGTERM, signal.SIGKILL):
         end = time.monotonic() + STOP_S_MAX
         with contextlib.suppress(ProcessLookupError):
@@ -210,6 +245,7 @@ def _environment(gpus: str | None) -> dict[str, str]:
     kept.setdefault("VIRTUAL_ENV", sys.prefix)
     if library := _zmq_library():
         kept.setdefault("CHECKPOINT_ENGINE_ZMQ_LIBRARY", library)
+    kept.setdefault("CHECKPOINT_ENGINE_PYTHON", sys.executable)  # runs the transfers between hosts
     kept.setdefault("CHECKPOINT_ENGINE_LOG_LEVEL", "notice")  # a trainer runs for weeks
     if gpus is not None:
         kept["CUDA_VISIBLE_DEVICES"] = gpus

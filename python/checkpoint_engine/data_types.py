@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class ParameterMeta:
-    """One tensor. ``aligned_size`` is its size in bytes, rounded up to a multiple of 256."""
+    """One tensor. ``aligned_size`` is its size in bytes, rounded up to a multiple of 256.
+
+    Where peers can read it, ``aligned_size`` is what it takes in memory, up to the next tensor.
+    """
 
     name: str
     dtype: torch.dtype
@@ -43,8 +46,8 @@ class H2DBucket:
 class MemoryBufferMetas:
     """The tensors of one piece of memory.
 
-    ``ptr`` is its address in the process that holds it, or 0 where that is not known, which is so
-    for everything that a daemon holds. ``size`` is the sum of the tensors' ``aligned_size``.
+    ``ptr`` is its address in the process that peers read from, 0 where they cannot. ``size`` is the
+    sum of the tensors' ``aligned_size``.
     """
 
     metas: list[ParameterMeta]
@@ -63,12 +66,28 @@ class MemoryBuffer:
 
 
 @dataclass
+class DaemonSource:
+    """The daemon that a rank's tensors can be read from, and what their checkpoint is called there.
+
+    ``url`` is ``http://HOST:PORT``.
+    """
+
+    url: str
+    checkpoint: str
+
+
+@dataclass
 class MemoryBufferMetaList:
-    """What one rank has. ``p2p_store_addr`` is ``None`` where no peer-to-peer store runs."""
+    """What one rank has. ``p2p_store_addr`` is ``None`` where no peer-to-peer store runs.
+
+    ``checkpoint_engine`` is ``None`` where no daemon can be reached by other hosts, and in metas of
+    the PyPI package, which does not know it.
+    """
 
     p2p_store_addr: str | None
     memory_buffer_metas_list: list[MemoryBufferMetas]
     rdma_device: str
+    checkpoint_engine: DaemonSource | None = field(default=None, kw_only=True)
 
 
 @dataclass

@@ -8,11 +8,12 @@ import os
 import secrets
 import socket
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
-from .daemon_client import DaemonAddress, DaemonClient
+from .daemon_listener import DaemonListener, daemon_client
 from .daemon_process import (
     START_S_MAX,
     DaemonProcess,
@@ -21,12 +22,13 @@ from .daemon_process import (
     stop_daemon,
 )
 from .private_directory import PrivateDirectory
-from .ps_errors import ArgumentError, DaemonLostError, DaemonStartError
+from .ps_errors import DaemonLostError, DaemonStartError
 from .rank_identity import has_ended
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .daemon_client import DaemonClient
     from .rank_identity import RankIdentity
     from .rank_store import RankStore
 
@@ -60,7 +62,7 @@ class HostDaemon:
 
         What was registered with another one is lost. Raises ``DaemonError``.
         """
-        if not self.client.is_healthy():
+        if not self._is_up():
             if self._setup is None:
                 raise DaemonLostError(
                     f"the daemon at {self.client.address.text}, which {ADDRESS_VARIABLE} names, "
@@ -72,13 +74,16 @@ class HostDaemon:
                     " has ended, and the daemon with it; start all ranks again"
                 )
             with _locked(self._setup.socket.with_suffix(".lock")):
-                if not self.client.is_healthy():
+                if not self._is_up():
                     self._process = DaemonProcess(self._setup)
         if self._setup is None:
             return ""
         with contextlib.suppress(OSError):
             return self._setup.process.read_text()
         return ""
+
+    def _is_up(self) -> bool:
+        return (self._setup is None or self._setup.is_running) and self.client.is_healthy()
 
     def lost(self, error: DaemonLostError) -> DaemonLostError:
         """``error`` with the end of the daemon's log."""
@@ -145,7 +150,7 @@ def _find_or_start(
         raise DaemonStartError(f"{runtime_directory()} cannot be used: {error}") from error
     try:
         if named := os.environ.get(ADDRESS_VARIABLE):
-            client = _client(named, os.environ.get(TOKEN_VARIABLE))
+            client = daemon_client(named, os.environ.get(TOKEN_VARIABLE), TOKEN_VARIABLE)
             client.check_version(__version__)
             return HostDaemon(client, None, directory)
         path = directory.path / "ps.sock"
@@ -157,7 +162,8 @@ def _find_or_start(
         flags = _host_flags(directory.path, place, hosts.index(ranks.rank), len(hosts))
         local = [peer for peer in ranks.identities if peer.host == ranks.identity.host]
         owner = (ranks.identity.pid, ranks.identity.start)
-        setup = DaemonSetup(path, owner, device, _visible_gpus(local), flags)
+        listener = DaemonListener.from_environment()
+        setup = DaemonSetup(path, owner, device, _visible_gpus(local), flags, listener)
         daemon = HostDaemon(setup.client, setup, directory)
         daemon.ensure()
     except BaseException:
@@ -187,14 +193,6 @@ def _visible_gpus(local: list[RankIdentity]) -> str | None:
     return ",".join(dict.fromkeys(names))
 
 
-def _client(address: str, token_file: str | None) -> DaemonClient:
-    try:
-        token = Path(token_file).read_text().strip() if token_file else None
-    except OSError as error:
-        raise ArgumentError(f"{TOKEN_VARIABLE} cannot be read: {error}") from error
-    return DaemonClient(DaemonAddress(address), token)
-
-
 def _values(daemon: HostDaemon) -> dict[str, Any]:
     setup = daemon._setup  # noqa: SLF001 - this module's own class
     if setup is None:
@@ -206,18 +204,22 @@ def _values(daemon: HostDaemon) -> dict[str, Any]:
         "device": setup.device,
         "gpus": setup.gpus,
         "flags": list(setup.flags),
+        "listener": None if setup.listener is None else asdict(setup.listener),
     }
 
 
 def _from_values(values: dict[str, Any]) -> HostDaemon:
     if "address" in values:
-        return HostDaemon(_client(values["address"], values["token_file"]), None)
+        client = daemon_client(values["address"], values["token_file"], TOKEN_VARIABLE)
+        return HostDaemon(client, None)
+    listener = values["listener"]
     setup = DaemonSetup(
         Path(values["socket"]),
         (values["owner"][0], values["owner"][1]),
         values["device"],
         values["gpus"],
         tuple(values["flags"]),
+        None if listener is None else DaemonListener(**listener),
     )
     return HostDaemon(setup.client, setup)
 

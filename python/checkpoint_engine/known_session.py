@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import threading
 import time
 import traceback
 from typing import TYPE_CHECKING
+
+import zmq
 
 from .errors import (
     AbortedError,
@@ -64,14 +67,17 @@ class KnownSession:
             self._undo()
             raise
 
-    @property
-    def lingers(self) -> bool:
-        """Whether the sender may have a last word, which ``linger`` answers after ``serve``."""
-        return self._is_early
+    def close(self) -> None:
+        """Closes the channel: at once, or after the last word of a sender that was late with it."""
+        if self._is_early:
+            threading.Thread(target=self._linger, daemon=True).start()
+        else:
+            self._channel.close()
 
-    def linger(self) -> None:
-        """Answers the last word of a sender that was late; for a thread that has the channel."""
-        with contextlib.suppress(UpdateError):
+    def _linger(self) -> None:
+        # The end of the context ends this too, and waits for it.
+        quiet = contextlib.suppress(UpdateError, zmq.ContextTerminated)
+        with contextlib.closing(self._channel), quiet:
             while True:
                 self._next("the end of the update")
                 self._channel.send([b""])

@@ -2,15 +2,18 @@
 
 The form is ``{"0": {"p2p_store_addr": null, "memory_buffer_metas_list": [{"metas": [{"name": "w",
 "dtype": "torch.bfloat16", "shape": [2, 3], "aligned_size": 256}], "ptr": 0, "size": 256}],
-"rdma_device": ""}}``, by rank. Files of the PyPI package's JSON form are read as well.
+"rdma_device": ""}}``, by rank. Files of the PyPI package's JSON form are read as well. Where other
+hosts can read a rank's tensors, it has one key more, which PyPI's package passes over:
+``"checkpoint_engine": {"url": "http://10.0.0.1:19731", "checkpoint": "step-100"}``.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
-from .data_types import MemoryBufferMetaList, MemoryBufferMetas, ParameterMeta
+from .data_types import DaemonSource, MemoryBufferMetaList, MemoryBufferMetas, ParameterMeta
 from .ps_errors import MetasError
 
 if TYPE_CHECKING:
@@ -22,6 +25,8 @@ Metas = dict[int, MemoryBufferMetaList]
 
 ALIGNMENT = 256
 FILE_BYTES_MAX = 1 << 30
+_URL = r"http://[A-Za-z0-9._:\[\]-]{1,1000}/?"
+_NAME_CHARACTERS_MAX = 128
 
 
 def aligned(byte_count: int) -> int:
@@ -71,11 +76,14 @@ def _list_values(item: MemoryBufferMetaList) -> dict[str, Any]:
         {"metas": [_meta_values(meta) for meta in one.metas], "ptr": one.ptr, "size": one.size}
         for one in item.memory_buffer_metas_list
     ]
-    return {
+    values: dict[str, Any] = {
         "p2p_store_addr": item.p2p_store_addr,
         "memory_buffer_metas_list": buffers,
         "rdma_device": item.rdma_device,
     }
+    if (source := item.checkpoint_engine) is not None:
+        values["checkpoint_engine"] = {"url": source.url, "checkpoint": source.checkpoint}
+    return values
 
 
 def _meta_values(meta: ParameterMeta) -> dict[str, Any]:
@@ -100,7 +108,8 @@ def metas_from_values(values: object) -> Metas:
 
 
 def _list(value: object, what: str) -> MemoryBufferMetaList:
-    fields = _fields(value, what, {"memory_buffer_metas_list", "p2p_store_addr"}, {"rdma_device"})
+    needed = {"memory_buffer_metas_list", "p2p_store_addr"}
+    fields = _fields(value, what, needed, {"rdma_device", "checkpoint_engine"})
     address, device = fields["p2p_store_addr"], fields.get("rdma_device", "")
     if not (address is None or isinstance(address, str)) or not isinstance(device, str):
         raise MetasError(f"'p2p_store_addr' or 'rdma_device' of {what} is no string")
@@ -108,7 +117,20 @@ def _list(value: object, what: str) -> MemoryBufferMetaList:
     if not isinstance(buffers, list):
         raise MetasError(f"'memory_buffer_metas_list' of {what} is no array")
     made = [_buffer(one, f"buffer {place} of {what}") for place, one in enumerate(buffers)]
-    return MemoryBufferMetaList(address, made, device)
+    source = _source(fields.get("checkpoint_engine"), what)
+    return MemoryBufferMetaList(address, made, device, checkpoint_engine=source)
+
+
+def _source(value: object, what: str) -> DaemonSource | None:
+    if value is None:
+        return None
+    fields = _fields(value, f"'checkpoint_engine' of {what}", {"url", "checkpoint"})
+    url, checkpoint = fields["url"], fields["checkpoint"]
+    if not isinstance(url, str) or not re.fullmatch(_URL, url):
+        raise MetasError(f"'url' of {what} is {str(url)[:80]!r}: expected http://HOST:PORT")
+    if not isinstance(checkpoint, str) or not 1 <= len(checkpoint) <= _NAME_CHARACTERS_MAX:
+        raise MetasError(f"'checkpoint' of {what} is no name of a checkpoint")
+    return DaemonSource(url, checkpoint)
 
 
 def _buffer(value: object, what: str) -> MemoryBufferMetas:

@@ -33,6 +33,7 @@ from .ps_errors import (
     RankUpdateError,
 )
 from .rank_checkpoints import RankCheckpoints
+from .rank_pulls import RankPulls
 from .rank_store import RankStore
 from .update_step import GRACE_S, STAGES, UpdateStep
 
@@ -120,8 +121,9 @@ class ParameterServer:
         self._local = _local_ranks(self._ranks)
         self._checkpoints = RankCheckpoints(self._daemon, self._rank, len(self._local))
         self._compositions = Compositions(self._ranks, self._daemon, self._checkpoints)
+        self._pulls = RankPulls(self._daemon, self._rank, is_leader=self._compositions.is_leader)
         self._finalizer = weakref.finalize(
-            self, _close, os.getpid(), self._ranks, self._checkpoints, self._daemon
+            self, _close, os.getpid(), self._ranks, (self._pulls, self._checkpoints), self._daemon
         )
 
     def register_checkpoint(
@@ -150,14 +152,16 @@ class ParameterServer:
         self._checkpoints.register(checkpoint_name, files or (), named_tensors or {})
 
     def unregister_checkpoint(self, checkpoint_name: str, force: bool = False) -> None:  # noqa: FBT001, FBT002
-        """Forgets what this rank has of a checkpoint. Local.
+        """Forgets what this rank has of a checkpoint, or what was read from other hosts. Local.
 
         Its memory is kept for the next one of equal layout; with ``force`` all that is kept is
         given back. An unknown name is only logged. Raises ``DaemonRefusedError`` while an update
         delivers it.
         """
         self._check_open()
-        self._checkpoints.unregister(checkpoint_name, force=force)
+        was_pulled = self._pulls.forget(checkpoint_name, force=force)
+        if not was_pulled or self._checkpoints.knows(checkpoint_name):
+            self._checkpoints.unregister(checkpoint_name, force=force)
         self._compositions.forget(checkpoint_name)
 
     def gather_metas(self, checkpoint_name: str) -> None:
@@ -169,14 +173,23 @@ class ParameterServer:
         self._check_open()
         title = f"gather_metas of {checkpoint_name}"
         with self._ranks.step(title, ("parts", "metas"), GATHER_S_MAX) as step:
+            self._pulls.forget(checkpoint_name)
             self._metas = self._compositions.gather(step, checkpoint_name)
+            self._pulls.unload()
 
     def get_metas(self) -> dict[int, MemoryBufferMetaList]:
         """What ``gather_metas`` has found or ``load_metas`` was given, by rank."""
         return self._metas
 
     def load_metas(self, metas: dict[int, MemoryBufferMetaList]) -> None:
-        """Sets what ``get_metas`` returns. What ``update`` delivers is always what was gathered."""
+        """Takes the metas of other hosts, the same on every rank. Local.
+
+        An ``update`` of a name that no rank has registered reads what they describe from those
+        hosts, the first time after this call. The daemons of those hosts have to be reachable:
+        see ``CHECKPOINT_ENGINE_LISTEN``. Raises ``MetasError`` and ``DaemonError``.
+        """
+        self._check_open()
+        self._pulls.load(metas)
         self._metas = metas
 
     def init_process_group(self, *, timeout: timedelta = timedelta(minutes=10)) -> None:
@@ -215,7 +228,7 @@ class ParameterServer:
         timeout: timedelta = timedelta(minutes=10),
         ranks: list[int] | None = None,
     ) -> None:
-        """Delivers a gathered checkpoint to the engines. For all ranks.
+        """Delivers a checkpoint, gathered or of loaded metas, to the engines. For all ranks.
 
         ``req_func`` is called on every rank of ``ranks`` (all, if ``None`` or empty), on a thread
         of its own, with ``(worker, address)`` of all ranks, by rank; the address is empty for those
@@ -224,14 +237,15 @@ class ParameterServer:
         done when all workers have committed and every ``req_func`` has returned.
 
         Raises ``UpdateError`` on every rank when anything fails, ``ArgumentError`` for impossible
-        ``ranks``. After a failure engines may hold a mixture of weights until an update succeeds.
+        ``ranks``, ``MetasError`` for loaded metas that name no daemon to read from. After a failure
+        engines may hold a mixture of weights until an update succeeds.
         """
         self._check_open()
         seconds = timeout.total_seconds()
         title = f"update of {checkpoint_name}"
         try:
             with self._ranks.step(title, STAGES, seconds + GRACE_S) as step:
-                UpdateStep(self._ranks, self._daemon, self._compositions, step).run(
+                UpdateStep(self._ranks, self._daemon, self._compositions, self._pulls, step).run(
                     checkpoint_name, self._worker(), ranks or None, req_func, seconds
                 )
         except ArgumentError:
@@ -274,11 +288,14 @@ class ParameterServer:
         return f"CPU-{self._local.index(self._rank) % count}"
 
 
-def _close(pid: int, ranks: RankStore, checkpoints: RankCheckpoints, daemon: HostDaemon) -> None:
+def _close(
+    pid: int, ranks: RankStore, held: tuple[RankPulls, RankCheckpoints], daemon: HostDaemon
+) -> None:
     if os.getpid() != pid:
         return  # a child of a fork owns nothing of it
     try:
-        checkpoints.close()
+        for one in held:
+            one.close()
         ranks.close()
     finally:
         daemon.close()

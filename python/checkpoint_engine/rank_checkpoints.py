@@ -116,6 +116,10 @@ class RankCheckpoints:
         """Whether this rank has registered anything as ``name``."""
         return name in self._parts and bool(self._parts[name].all_files)
 
+    def knows(self, name: str) -> bool:
+        """Whether this rank has registered ``name``, be it with nothing."""
+        return name in self._parts
+
     def restore(self) -> str:
         """Registers everything again with a daemon that was started anew; tells which it is."""
         daemon = self._daemon.ensure()

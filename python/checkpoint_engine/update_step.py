@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from .composition import Compositions
     from .host_daemon import HostDaemon
+    from .rank_pulls import RankPulls
     from .rank_store import RankStep, RankStore
 
 SocketPaths = list[tuple[str, str]]
@@ -34,6 +35,8 @@ CALL_END_S = 5.0
 # How long the daemon may take to end an update that is cancelled.
 CANCEL_S = 15
 _POLL_S = 20
+# What an update gets at least when reading from other hosts has taken long.
+_OPEN_S_MIN = 1.0
 _ERROR_CHARACTERS_MAX = 100_000
 
 
@@ -41,12 +44,20 @@ class UpdateStep:
     """One rank's part in one update."""
 
     def __init__(
-        self, ranks: RankStore, daemon: HostDaemon, compositions: Compositions, step: RankStep
+        self,
+        ranks: RankStore,
+        daemon: HostDaemon,
+        compositions: Compositions,
+        pulls: RankPulls,
+        step: RankStep,
     ) -> None:
         self._ranks = ranks
         self._daemon = daemon
         self._compositions = compositions
+        self._pulls = pulls
         self._step = step
+        # The checkpoint's name when it is read from other hosts.
+        self._pulled: str | None = None
         self._host = ranks.identity.host
         # The update of this host, which has to be ended when the step fails on this rank.
         self._update: str | None = None
@@ -65,13 +76,17 @@ class UpdateStep:
         seconds. Raises ``ParameterServerError`` and ``RankUpdateError``.
         """
         check_receivers(receivers, self._ranks.world_size)
-        self._compositions.restore(name)
-        plan = {"worker": worker, "receivers": receivers}
+        plan = {"worker": worker, "receivers": receivers, "pull": self._origin(name)}
         plans = self._step.exchange("plan", plan)
         if any(other["receivers"] != receivers for other in plans):
             raise ArgumentError(
                 "the ranks disagree on `ranks`: "
                 + ", ".join(f"rank {rank}: {one['receivers']}" for rank, one in enumerate(plans))
+            )
+        if any(other["pull"] != plan["pull"] for other in plans):
+            raise ArgumentError(
+                f"the ranks disagree on where {name} is read from: call load_metas with the same "
+                "metas on all of them"
             )
         chosen = receivers or list(range(self._ranks.world_size))
         local = [rank for rank in chosen if self._ranks.identities[rank].host == self._host]
@@ -84,15 +99,30 @@ class UpdateStep:
             self._cancel(error)
             raise
 
+    def _origin(self, name: str) -> str | None:
+        """Names what is read from other hosts; ``None`` for what was registered here."""
+        if not self._compositions.has_parts(name):
+            origin = self._pulls.origin(name)
+            if origin is not None:
+                self._pulled = name
+                return origin
+        self._compositions.restore(name)
+        return None
+
     def _open(
         self, name: str, workers: list[str], local: list[int], timeout: float
     ) -> list[dict[str, Any]]:
         """The open updates of all hosts, from their leaders."""
         opened: dict[str, Any] | None = None
-        self._compositions.recompose(name)
-        if self._compositions.is_leader and local:
+        receives = self._compositions.is_leader and bool(local)
+        if self._pulled is None:
+            self._compositions.recompose(name)
+        elif receives:
+            self._pulls.fetch(name, self._step, timeout)
+        if receives:
             client = self._daemon.client
-            update, sockets = client.open_update(name, workers, len(local), timeout)
+            seconds = max(_OPEN_S_MIN, min(timeout, self._step.seconds_left - GRACE_S))
+            update, sockets = client.open_update(name, workers, len(local), seconds)
             self._update = update
             opened = {
                 "host": self._host,
@@ -149,6 +179,9 @@ class UpdateStep:
             return
         self._step.check_peers()
         error = status.get("error") or {}
+        if self._pulled is not None and error.get("code") == "source_failed":
+            with contextlib.suppress(DaemonError):
+                self._pulls.drop(self._pulled)
         text = f"{self._step.title} failed: {error.get('message')} ({error.get('code')})"
         if cause := error.get("cause"):
             text = f"{text}\n{cause}"

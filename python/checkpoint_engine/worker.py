@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from typing import TYPE_CHECKING, TypedDict
-
-import zmq
 
 from . import __version__
 from .channel import Channel
@@ -20,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
+    import zmq
 
     from .catalog import TensorRow
 
@@ -83,7 +80,7 @@ def update_weights_from_ipc(
     is closed and the memory unmapped in any case.
     """
     channel = Channel(zmq_ctx, zmq_handle)
-    lingering: KnownSession | None = None
+    owner: Channel | KnownSession = channel
     try:
         hooks = Hooks(run, post_hook, abort_hook, catalog_hook)
         device = _device(device_id, clones=clones_buckets)
@@ -99,21 +96,10 @@ def update_weights_from_ipc(
         except KnownSenderError as known:
             if device is None:
                 raise
-            session_of_known = KnownSession(channel, hooks, device)
-            session_of_known.serve(known.frame)
-            if session_of_known.lingers:
-                lingering = session_of_known
+            owner = KnownSession(channel, hooks, device)
+            owner.serve(known.frame)
     finally:
-        if lingering is None:
-            channel.close()
-        else:
-            threading.Thread(target=_linger, args=(lingering, channel), daemon=True).start()
-
-
-def _linger(session: KnownSession, channel: Channel) -> None:
-    # The end of the context ends this too, and waits for it.
-    with contextlib.closing(channel), contextlib.suppress(zmq.ContextTerminated):
-        session.linger()
+        owner.close()
 
 
 def _device(device_id: int | None, *, clones: bool) -> Device | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import tempfile
 from pathlib import Path
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@pytest.fixture
-def engine() -> Iterator[Engine]:
+@contextlib.contextmanager
+def running_engine() -> Iterator[Engine]:
     from engine_http import wait_until_ready
 
     with tempfile.TemporaryDirectory(prefix="examples-") as folder:
@@ -30,3 +31,24 @@ def engine() -> Iterator[Engine]:
         finally:
             process.kill()
             process.wait()
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    with running_engine() as engine:
+        yield engine
+
+
+@pytest.fixture
+def late_engine() -> Iterator[Engine]:
+    """Another one, which starts when the first has its weights."""
+    with running_engine() as engine:
+        yield engine
+
+
+@pytest.fixture
+def shared_memory() -> Iterator[Path]:
+    """Where a trainer and its daemon keep tensors; they have to leave it empty."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="examples-") as folder:
+        yield Path(folder)
+        assert list(Path(folder).iterdir()) == []

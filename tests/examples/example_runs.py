@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
+import random
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples"
@@ -32,16 +39,79 @@ def torchrun(
     processes: int, script: Path, *arguments: object, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Runs ``script`` in so many processes to their end."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(processes), str(script), *map(str, arguments)]
     return subprocess.run(
-        command,
+        _torchrun(processes, script, arguments),
         env=environment(**variables),
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
         check=False,
     )
+
+
+@contextlib.contextmanager
+def staying(
+    processes: int, script: Path, log: Path, *arguments: object, **variables: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs ``script`` in so many processes beside what is tested; ``log`` gets what they print."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            _torchrun(processes, script, arguments),
+            env=environment(**variables),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()  # it ends its processes before itself
+            process.wait(TIMEOUT_S)
+
+
+def _torchrun(processes: int, script: Path, arguments: Sequence[object]) -> list[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--master-addr", "127.0.0.1"]
+    command += ["--master-port", str(free_port()), "--nproc-per-node", str(processes)]
+    return [*command, str(script), *map(str, arguments)]
+
+
+def wait_until(condition: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
+    """Returns when ``condition`` holds; ``process`` has to live until then."""
+    end = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert process.poll() is None, "it has ended"
+        assert time.monotonic() < end, f"not so after {TIMEOUT_S} s"
+        time.sleep(0.05)
+
+
+def random_checkpoint(folder: Path, files: int) -> Path:
+    """Tensors of odd sizes in several types."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    index = {}
+    for number in range(files):
+        name = f"model-{number}.safetensors"
+        tensors = {
+            f"layers.{number}.weight": torch.randn(130, 67),
+            f"layers.{number}.scale": torch.randn(33).to(torch.bfloat16),
+            f"layers.{number}.bits": torch.randint(0, 255, (5, 11), dtype=torch.uint8),
+        }
+        save_file(tensors, folder / name)
+        index |= dict.fromkeys(tensors, name)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    return folder
+
+
+def free_port() -> int:
+    """A port that is free, and the one after it too: none that outgoing connections take."""
+    while True:
+        port = random.randrange(18_000, 30_000)
+        with contextlib.suppress(OSError), socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", port))
+            second.bind(("127.0.0.1", port + 1))
+            return port
 
 
 class Engine:

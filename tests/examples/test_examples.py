@@ -2,47 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import stat
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from checkpoint_engine.metas_json import read_metas_file
-from example_runs import EXAMPLES, torchrun
+from example_runs import EXAMPLES, random_checkpoint, torchrun
 from safetensors.torch import save_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from example_runs import Engine
-
-
-def random_checkpoint(folder: Path, files: int) -> Path:
-    """Tensors of odd sizes in several types."""
-    folder.mkdir()
-    index = {}
-    for number in range(files):
-        name = f"model-{number}.safetensors"
-        tensors = {
-            f"layers.{number}.weight": torch.randn(130, 67),
-            f"layers.{number}.scale": torch.randn(33).to(torch.bfloat16),
-            f"layers.{number}.bits": torch.randint(0, 255, (5, 11), dtype=torch.uint8),
-        }
-        save_file(tensors, folder / name)
-        index |= dict.fromkeys(tensors, name)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
-    return folder
-
-
-@pytest.fixture
-def shared_memory() -> Iterator[Path]:
-    """Where a trainer and its daemon keep tensors; they have to leave it empty."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="examples-") as folder:
-        yield Path(folder)
-        assert list(Path(folder).iterdir()) == []
 
 
 @pytest.mark.parametrize("files", [1, 3])
@@ -81,7 +52,8 @@ def test_update(engine: Engine, shared_memory: Path, tmp_path: Path, files: int)
     ("arguments", "words"),
     [
         ([], "--checkpoint-path is missing"),
-        (["--load-metas-file", "metas.json"], "--load-metas-file: weights cannot be taken"),
+        (["--load-metas-file", "/nonexistent", "--inference-parallel-size", "1"], "/nonexistent"),
+        (["--load-metas-file", "metas.pkl", "--inference-parallel-size", "1"], "is a pickle"),
         (["--checkpoint-path", "/nonexistent", "--inference-parallel-size", "2"], "no multiple"),
         (["--checkpoint-path", "/nonexistent", "--inference-parallel-size", "1"], "/nonexistent"),
     ],

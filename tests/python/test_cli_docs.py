@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 BINARY = os.environ.get(
     "CHECKPOINT_ENGINE_BIN", str(REPOSITORY / ".build/release/checkpoint-engine")
 )
-SUBCOMMANDS = ["update", "serve", "inspect", "doctor", "demo", "bench"]
+SUBCOMMANDS = ["update", "serve", "join", "inspect", "doctor", "demo", "bench"]
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")
 COMMON = {"help", "version"}
 
@@ -95,17 +95,29 @@ def test_completions_are_made(shell: str) -> None:
         (
             ["update", "--checkpoint-path", "/x", "--endpoint", "http://h"],
             {"CHECKPOINT_ENGINE_UPDATE_METHOD": "p2p"},
-            ["p2p", "not available"],
+            ["--source", "--load-metas-file", "--metas-url"],
         ),
         (
             ["update", "--checkpoint-path", "/x", "--update-method", "all"],
             {"CHECKPOINT_ENGINE_ENDPOINT": "http://a,http://b"},
-            ["all", "not available"],
+            ["--source"],
         ),
         (
             ["update", "--checkpoint-path", "/x", "--uds", "/a", "--uds", "/b"],
             {"CHECKPOINT_ENGINE_ENDPOINT": "http://a,http://b,http://c"},
             ["2 '--uds'", "3 '--endpoint'"],
+        ),
+        (
+            ["update", "--checkpoint-path", "/x", "--endpoint", "http://a", "--ranks", "0/1"],
+            {},
+            ["--ranks", "2 lists", "1 '--endpoint'"],
+        ),
+        (["join", "--endpoint", "http://h"], {}, ["--source"]),
+        (["join", "--source", "http://h:1"], {}, ["--endpoint"]),
+        (
+            ["join", "--endpoint", "http://h", "--source", "https://h:1/path"],
+            {},
+            ["https://h:1/path", "--source"],
         ),
         (["serve", "--listen", "0.0.0.0:1"], {}, ["--token-file"]),
         (["serve", "--listen", "127.0.0.1"], {}, ["--listen"]),
@@ -129,7 +141,7 @@ def test_the_command_line_wins_over_variables() -> None:
     arguments = ["update", "--checkpoint-path", "/x", "--endpoint", "http://h"]
     result = run(*arguments, "--update-method", "p2p", CHECKPOINT_ENGINE_UPDATE_METHOD="broadcast")
     assert result.returncode == 2
-    assert "'p2p'" in result.stderr
+    assert "--source" in result.stderr
 
 
 def test_failures_end_with_1_and_name_the_object() -> None:

@@ -21,7 +21,7 @@ PAGES = [
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CODE = re.compile(r"^```\w*\n.*?^```$", re.MULTILINE | re.DOTALL)
 SHELL = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SUBCOMMANDS = ("update", "serve", "inspect", "doctor", "demo", "bench", "reference-engine")
+SUBCOMMANDS = ("update", "serve", "join", "inspect", "doctor", "demo", "bench", "reference-engine")
 
 
 def page_id(path: Path) -> str:

@@ -16,7 +16,12 @@ SOURCES = sorted((REPOSITORY / "python" / "checkpoint_engine").glob("*.py"))
 FORBIDDEN_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "ctypes", "importlib"}
 # The handle of GPU memory is opened through the driver's C interface.
 # Known senders' frames are read through a closed list of globals.
-ALLOWED = {("cuda_driver", "ctypes"), ("known_reader", "pickle")}
+ALLOWED = {
+    ("cuda_driver", "ctypes"),
+    ("known_reader", "pickle"),
+    ("transfer_memory", "ctypes"),
+    ("transfer_pages", "ctypes"),
+}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "recv_pyobj", "send_pyobj"}
 
 

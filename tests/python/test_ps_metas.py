@@ -9,9 +9,15 @@ import random
 import pytest
 import torch
 from checkpoint_engine import data_types
-from checkpoint_engine.data_types import MemoryBufferMetaList, MemoryBufferMetas, ParameterMeta
+from checkpoint_engine.data_types import (
+    DaemonSource,
+    MemoryBufferMetaList,
+    MemoryBufferMetas,
+    ParameterMeta,
+)
 from checkpoint_engine.metas_json import metas_from_json, metas_to_json, read_metas_file
 from checkpoint_engine.ps_errors import MetasError
+from checkpoint_engine.rank_pulls import parts_of
 
 # As the PyPI package's release 0.4.2 writes them.
 KNOWN = (
@@ -19,6 +25,14 @@ KNOWN = (
     '"dtype":"torch.float8_e4m3fn","shape":[2,3],"aligned_size":256}],"ptr":140000000,"size":256}],'
     '"rdma_device":"mlx5_0"}}'
 )
+
+
+def held(url, checkpoint, *names):
+    """What a rank has that the daemon at ``url`` knows."""
+    metas = [ParameterMeta(name, torch.bool, torch.Size([3]), 3) for name in names]
+    source = None if url is None else DaemonSource(url, checkpoint)
+    buffers = [MemoryBufferMetas(metas, 1 << 40, 3 * len(metas))] if metas else []
+    return MemoryBufferMetaList(None, buffers, "", checkpoint_engine=source)
 
 
 def some_metas():
@@ -36,6 +50,7 @@ def some_metas():
     return {
         0: MemoryBufferMetaList(None, buffers, ""),
         11: MemoryBufferMetaList("10.0.0.2:1", [], "mlx5_1"),
+        12: held("http://[::1]:19731", "step-1", "w"),
     }
 
 
@@ -67,6 +82,34 @@ def test_the_other_classes():
     assert memory.manually_pinned is False
 
 
+A, B, C = "http://a:1", "http://b:1", "http://c:1"
+
+
+@pytest.mark.parametrize(
+    ("metas", "parts"),
+    [
+        ([held(A, "s", "v"), held(A, "s", "w")], [("s", A)]),
+        ([held(A, "s", "v"), held(B, "s", "w")], [("s", A), ("s", B)]),
+        ([held(A, "s", "v"), held(B, "t", "v")], [("s", A), ("t", B)]),
+        ([held(A, "s", "v"), held(None, ""), held(B, "s", "v")], [("s", A, B)]),
+        (
+            [held(A, "s", "v"), held(B, "s", "v", "w"), held(C, "s", "u"), held(A, "s", "w")],
+            [("s", A, B), ("s", C)],
+        ),
+    ],
+)
+def test_daemons_with_equal_tensors_share_a_part(metas, parts):
+    found = parts_of(dict(enumerate(metas)))
+    assert [(part.checkpoint, *part.urls) for part in found] == parts
+
+
+def test_metas_that_nobody_can_read():
+    with pytest.raises(MetasError, match=r"of rank 3 can be read from.*CHECKPOINT_ENGINE_LISTEN"):
+        parts_of(metas_from_json(KNOWN))
+    with pytest.raises(MetasError, match="no tensors"):
+        parts_of({0: held(A, "s")})
+
+
 def changed(path, value):
     """The known form with another value at ``path``; without one if ``value`` is ``...``."""
     values = json.loads(KNOWN)
@@ -82,6 +125,7 @@ def changed(path, value):
 
 BUFFER = ["3", "memory_buffer_metas_list", 0]
 META = [*BUFFER, "metas", 0]
+SOURCE = "checkpoint_engine"
 
 
 @pytest.mark.parametrize(
@@ -103,6 +147,11 @@ META = [*BUFFER, "metas", 0]
         (changed([*BUFFER, "size"], -1), "'size' of buffer 0 of rank 3"),
         (changed([*BUFFER, "metas"], 3), "'metas' of buffer 0"),
         (changed(["3", "p2p_store_addr"], 3), "no string"),
+        (changed(["3", SOURCE], 3), "'checkpoint_engine' of rank 3 is no object"),
+        (changed(["3", SOURCE], {"url": A}), "lacks 'checkpoint'"),
+        (changed(["3", SOURCE], {"url": "file:///x", "checkpoint": "s"}), "'url' of rank 3"),
+        (changed(["3", SOURCE], {"url": A + "/v1", "checkpoint": "s"}), "'url' of rank 3"),
+        (changed(["3", SOURCE], {"url": A, "checkpoint": ""}), "'checkpoint' of rank 3"),
         (changed(["3"], []), "rank 3 is no object"),
     ],
 )

@@ -15,7 +15,9 @@ import torch
 import zmq
 from checkpoint_engine import rank_identity
 from checkpoint_engine.daemon_process import DaemonProcess, DaemonSetup, stop_daemon
+from checkpoint_engine.data_types import MemoryBufferMetaList
 from checkpoint_engine.errors import UpdateError
+from checkpoint_engine.metas_json import metas_from_values
 from checkpoint_engine.ps import ParameterServer
 from checkpoint_engine.ps_errors import (
     ArgumentError,
@@ -23,6 +25,7 @@ from checkpoint_engine.ps_errors import (
     DaemonLostError,
     DaemonRefusedError,
     FileKindError,
+    MetasError,
     ParameterServerError,
     TensorTypeError,
 )
@@ -265,8 +268,15 @@ def test_a_failed_load_reaches_the_caller_and_the_next_update_works(server):
 
 
 def test_metas_can_be_loaded(server):
-    server.load_metas({3: "anything"})
-    assert server.get_metas() == {3: "anything"}
+    metas = {3: MemoryBufferMetaList(None, [], "mlx5_0")}
+    server.load_metas(metas)
+    assert server.get_metas() == metas
+    answer = server._daemon.client.request("GET", "/v1/metas")
+    assert metas_from_values(answer) == metas
+    with pytest.raises(MetasError, match="the metas of rank 1 are a str"):
+        server.load_metas({1: "anything"})
+    with pytest.raises(MetasError, match="the metas have no tensors"):
+        server.update("step", Engine(), timeout=TIMEOUT)
 
 
 def test_attributes_can_be_set(server):

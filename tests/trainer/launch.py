@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import socket
 import subprocess
 import sys
@@ -139,14 +141,13 @@ def _wait(processes: list[subprocess.Popen[bytes]]) -> list[int]:
 
 
 def free_port() -> int:
-    """A port that is free, and the one after it too, which is the store's."""
+    """A port that is free, and the one after it too, which is the store's.
 
+    Outgoing connections take none of them: they would while the ranks start.
+    """
     while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
+        port = random.randrange(18_000, 30_000)
+        with contextlib.suppress(OSError), socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", port))
+            second.bind(("127.0.0.1", port + 1))
             return port

@@ -10,6 +10,7 @@ import sys
 import time
 
 import fault_scenarios
+import p2p_scenarios
 import scenarios
 import torch
 from checkpoint_engine import ps
@@ -17,7 +18,9 @@ from checkpoint_engine.ps import ParameterServer
 from rank_tools import OPTIONS, RANK, Report
 
 SCENARIOS = {
-    scenario.__name__: scenario for scenario in (*scenarios.SCENARIOS, *fault_scenarios.SCENARIOS)
+    scenario.__name__: scenario
+    for module in (scenarios, fault_scenarios, p2p_scenarios)
+    for scenario in module.SCENARIOS
 }
 
 

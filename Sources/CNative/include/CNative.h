@@ -4,6 +4,7 @@
 #define CHECKPOINT_ENGINE_CNATIVE_H
 
 #include "CNativeCUDA.h"
+#include "CNativeChecksum.h"
 #include "CNativeCopy.h"
 #include "CNativeNCCL.h"
 #include "CNativeSystem.h"

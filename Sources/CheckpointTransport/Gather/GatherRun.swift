@@ -40,6 +40,8 @@ public final class GatherRun: Sendable {
     struct State {
         /// Buckets that all workers are done with.
         var doneCount = 0
+        /// Buckets whose bytes are in the host's memory.
+        var arrivedCount = Int.max
         /// Buckets whose work is queued, by GPU.
         var queuedCounts: [Int]
         var isCancelled = false
@@ -53,19 +55,29 @@ public final class GatherRun: Sendable {
     private let onAvailable: @Sendable (Int) -> Void
 
     /// `onAvailable` is called with the number of buckets that lie complete in the rings of all GPUs.
-    public init(_ job: Job, onAvailable: @escaping @Sendable (Int) -> Void) throws(DeviceError) {
+    /// `arrivedCount` buckets are in the host's memory; ``arrive(_:)`` tells of more.
+    public init(
+        _ job: Job, arrivedCount: Int = .max, onAvailable: @escaping @Sendable (Int) -> Void
+    ) throws(DeviceError) {
         self.job = job
         self.onAvailable = onAvailable
         marks = try job.gpus.map { gpu throws(DeviceError) in
             try GatherMarks(gpu, bucketCount: job.plan.buckets.count)
         }
         state = BlockingState(
-            State(queuedCounts: [Int](repeating: 0, count: job.gpus.count)))
+            State(
+                arrivedCount: arrivedCount,
+                queuedCounts: [Int](repeating: 0, count: job.gpus.count)))
     }
 
     /// Tells that all workers are done with the first `count` buckets.
     public func release(_ count: Int) {
         state.update { $0.doneCount = max($0.doneCount, count) }
+    }
+
+    /// Tells that the bytes of the first `count` buckets are in the host's memory.
+    public func arrive(_ count: Int) {
+        state.update { $0.arrivedCount = max($0.arrivedCount, count) }
     }
 
     /// Ends the run early; ``run()`` returns soon.
@@ -128,7 +140,7 @@ extension GatherRun {
             let needed = job.plan.buckets[bucket].doneCountNeeded
             let goesOn = state.wait { state -> Bool? in
                 if state.isStopped { return false }
-                return state.doneCount >= needed ? true : nil
+                return state.doneCount >= needed && state.arrivedCount > bucket ? true : nil
             }
             guard goesOn else { return }
             try stage(bucket, index)

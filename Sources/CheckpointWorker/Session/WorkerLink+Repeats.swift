@@ -148,10 +148,13 @@ extension WorkerLink {
         }
         writer = configuration.writer(for: workers)
         let schedule = configuration.schedule
+        // In the host's memory everything is there by now; rings are filled once more.
+        let isHost = configuration.memory.kind == .host
         session = configuration.session(
             for: workers,
             schedule: DeliverySchedule(
-                buckets: schedule.buckets, availableCount: schedule.availableCount))
+                buckets: schedule.buckets,
+                availableCount: isHost ? schedule.buckets.count : schedule.availableCount))
         firstComers = [:]
     }
 

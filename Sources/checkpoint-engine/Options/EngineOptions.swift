@@ -1,4 +1,5 @@
 import ArgumentParser
+import CheckpointControl
 import CheckpointEngine
 
 /// Flags about the engine inside this process, the same for `update` and `serve`.
@@ -53,7 +54,12 @@ struct EngineOptions: ParsableArguments {
 
     @OptionGroup var tokenOptions: EngineTokenOptions
 
-    func configuration(_ variables: Variables) throws -> EngineConfiguration {
+    @OptionGroup var transferOptions: TransferOptions
+
+    /// `listening` is where the process takes requests; `nil` for one that takes none.
+    func configuration(_ variables: Variables, listening: ControlAddress? = nil) throws
+        -> EngineConfiguration
+    {
         let bucket = try variables.value(bucketSize, "bucket-size")?.byteCount
         return EngineConfiguration(
             sharedMemoryDirectory: try Self.directory(
@@ -66,7 +72,8 @@ struct EngineOptions: ParsableArguments {
             zeroMQLibraryNames: try zeroMQOptions.libraryNames(variables),
             gpu: try gpuOptions.configuration(variables),
             hosts: try hostOptions.configuration(variables),
-            engineToken: try tokenOptions.token(variables))
+            engineToken: try tokenOptions.token(variables),
+            pull: try transferOptions.configuration(variables, listening: listening))
     }
 
     /// Workers open paths below it, so it has to be absolute.

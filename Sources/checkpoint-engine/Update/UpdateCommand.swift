@@ -27,6 +27,11 @@ struct UpdateCommand: AsyncParsableCommand {
               checkpoint-engine update --checkpoint-path /models/new --engine sglang \\
                 --endpoint http://127.0.0.1:30000 --pause keep --weight-version step-100
 
+            From the memory of a host that serves it, for new engines:
+
+              checkpoint-engine update --update-method p2p --source http://10.0.0.7:19731 \\
+                --endpoint http://127.0.0.1:8000
+
             For scripts, with the status as JSON on standard output:
 
               checkpoint-engine update --checkpoint-path /dev/shm/step-100 --consume \\
@@ -43,42 +48,11 @@ struct UpdateCommand: AsyncParsableCommand {
     var checkpointPath: PathValue?
 
     @Option(
-        name: .customLong("endpoint"),
-        help: Variables.help(
-            "endpoint",
-            "The URL of an engine; without a path the update goes to the one of its kind. Repeat it for "
-                + "several engines, in the order of their GPUs; the variable separates them by "
-                + "commas.", "url"))
-    var endpoints: [EndpointValue] = []
-
-    @Option(
-        name: .customLong("uds"),
-        help: Variables.help(
-            "uds",
-            "The unix socket of an engine, used instead of its URL's host and port: one for all, "
-                + "or one for each --endpoint.", "path"),
-        completion: .file())
-    var sockets: [PathValue] = []
-
-    @Option(
-        name: .customLong("checkpoint-name"),
-        help: Variables.help(
-            "checkpoint-name",
-            "The name in messages and logs (default: my-checkpoint-iter-0).", "name"))
-    var checkpointName: NameValue?
-
-    @Option(
-        name: .customLong("inference-parallel-size"),
-        help: Variables.help(
-            "inference-parallel-size",
-            "Workers of each engine; the default is what the engine tells.", "count"))
-    var workerCount: CountValue?
-
-    @Option(
         name: .customLong("update-method"),
         help: Variables.help(
             "update-method",
-            "How the weights travel (default: broadcast). This version has broadcast only.",
+            "How the weights travel (default: broadcast): broadcast from this host's files or memory, p2p "
+                + "out of the memory of the hosts that --source names, or all, both one after the other.",
             "method"))
     var method: UpdateMethod?
 
@@ -106,18 +80,6 @@ struct UpdateCommand: AsyncParsableCommand {
             "seconds"))
     var sleepTime: SecondsValue?
 
-    @Option(
-        name: .customLong("timeout"),
-        help: Variables.help("timeout", "The deadline of the update (default: 300).", "seconds"))
-    var timeout: SecondsValue?
-
-    @Option(
-        name: .customLong("ready-timeout"),
-        help: Variables.help(
-            "ready-timeout",
-            "How long to wait for the engines to be ready (default: as --timeout).", "seconds"))
-    var readyTimeout: SecondsValue?
-
     @Flag(
         name: .customLong("consume"), inversion: .prefixedNo,
         help: Variables.help(
@@ -132,7 +94,9 @@ struct UpdateCommand: AsyncParsableCommand {
             "json", "Print the final status as JSON instead of a table (default: no)."))
     var json: Bool?
 
-    @OptionGroup var controlOptions: ControlOptions
+    @OptionGroup var targetOptions: TargetOptions
+
+    @OptionGroup var sourceOptions: SourceOptions
 
     @OptionGroup var engineOptions: EngineOptions
 

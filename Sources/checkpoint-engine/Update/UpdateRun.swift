@@ -1,6 +1,7 @@
 import CheckpointEngine
 import CheckpointFiles
 import CheckpointModel
+import CheckpointPull
 import CheckpointTrace
 import Synchronization
 
@@ -15,10 +16,25 @@ struct UpdateRun: Sendable {
     func run() async throws {
         defer { display.end() }
         // A checkpoint that cannot be used is told at once, not after the wait for the engines.
-        _ = try CheckpointSource.open(paths: [order.path])
+        if let path = order.path { _ = try CheckpointSource.open(paths: [path]) }
         try await waitForEngines()
         try await engine.joinHosts()
-        let checkpoint = try await register()
+        if let path = order.path {
+            try await deliver(try await register(path))
+            if order.source != nil {
+                try await engine.unregister(order.name, releasesMemory: false)
+            }
+        }
+        if let source = order.source { try await deliver(try await pull(source)) }
+        if order.sleepSeconds > 0 {
+            display.begin("sleep", "keeping the checkpoint for \(order.sleepSeconds) s")
+            try await Task.sleep(for: .seconds(order.sleepSeconds))
+        }
+        try await engine.unregister(order.name, releasesMemory: true)
+    }
+
+    /// Updates the engines from what is registered, and tells how it went.
+    private func deliver(_ checkpoint: CheckpointSummary) async throws {
         if let path = order.metasFile { try await saveMetas(path) }
         let status = try await update()
         if let path = order.traceFile { try await saveTrace(status.id, path) }
@@ -29,11 +45,17 @@ struct UpdateRun: Sendable {
                 "the update \(status.id) failed in the stage \(status.stage.rawValue): "
                     + failure.message, cause: failure.cause)
         }
-        if order.sleepSeconds > 0 {
-            display.begin("sleep", "keeping the checkpoint for \(order.sleepSeconds) s")
-            try await Task.sleep(for: .seconds(order.sleepSeconds))
-        }
-        try await engine.unregister(order.name, releasesMemory: true)
+    }
+
+    /// Begins to read from the sources; the update follows what arrives.
+    private func pull(_ source: SourceOrder) async throws -> CheckpointSummary {
+        let addresses = try await source.allAddresses(engine)
+        display.begin("pull", addresses.map(\.url).joined(separator: ", "))
+        let summary = try await engine.pull(
+            order.name, remoteName: source.remoteName, sources: addresses, token: source.token,
+            stallTimeout: source.stallTimeout)
+        display.note("\(summary.tensors) tensors, \(TextFormat.bytes(summary.bytes))")
+        return summary
     }
 
     /// Ends what runs, after a signal.
@@ -55,10 +77,10 @@ struct UpdateRun: Sendable {
         }
     }
 
-    private func register() async throws -> CheckpointSummary {
-        display.begin("register", order.path)
+    private func register(_ path: String) async throws -> CheckpointSummary {
+        display.begin("register", path)
         let summary = try await engine.register(
-            order.name, paths: [order.path], consumes: order.consumes
+            order.name, paths: [path], consumes: order.consumes
         ) { done, total in
             display.report(done, total)
         }

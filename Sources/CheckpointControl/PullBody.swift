@@ -1,0 +1,51 @@
+import CheckpointModel
+import CheckpointPull
+
+/// The body of `POST /v1/checkpoints/{name}/pull`.
+struct PullBody {
+    private static let tokenByteCountMax = 4096
+    private static let stallSecondsMax = 86_400.0
+
+    /// None takes those of the metas that were loaded.
+    let sources: [SourceAddress]
+    let token: String?
+    let remoteName: CheckpointName?
+    let stallSeconds: Double
+    let waits: Bool
+
+    init(_ body: RequestFields) throws(ControlError) {
+        var fields = body
+        var sources: [SourceAddress] = []
+        for entry in try fields.objects("sources", countMax: PullRequest.sourceCountMax) {
+            sources.append(try Self.source(entry))
+        }
+        let remote = try fields.optionalString(
+            "remote_name", byteCountMax: CheckpointName.byteCountMax)
+        let stall = PullRequest.stallTimeoutDefault.components.seconds
+        stallSeconds = try fields.seconds(
+            "stall_timeout", default: Double(stall), max: Self.stallSecondsMax)
+        token = try fields.optionalString("token", byteCountMax: Self.tokenByteCountMax)
+        waits = try fields.boolean("wait", default: true)
+        try fields.finish()
+        remoteName = try remote.map { text throws(ControlError) in
+            guard let name = CheckpointName(text) else {
+                throw .invalid(
+                    "\"remote_name\" is no checkpoint's name: expected \(CheckpointName.rule)")
+            }
+            return name
+        }
+        self.sources = sources
+    }
+
+    private static func source(_ entry: RequestFields) throws(ControlError) -> SourceAddress {
+        var fields = entry
+        let url = try fields.string("url", byteCountMax: SourceAddress.urlByteCountMax)
+        let token = try fields.optionalString("token", byteCountMax: tokenByteCountMax)
+        try fields.finish()
+        guard let address = SourceAddress(url: url, token: token) else {
+            throw .invalid(
+                "the source \"\(url.prefix(200))\" is no daemon's URL: expected http://HOST:PORT")
+        }
+        return address
+    }
+}

@@ -1,0 +1,178 @@
+import CheckpointFiles
+public import CheckpointModel
+import CheckpointPlan
+import CheckpointPull
+import CheckpointTransfer
+import Logging
+
+/// What other hosts ask of this one: to read its checkpoints, for as long as they say that they go on.
+extension CheckpointEngine {
+    /// How long one request waits for checksums to be computed.
+    private static let checksumTimeout = Duration.seconds(50)
+    /// Chunks of one request for checksums.
+    public static let checksumCountMax = 1 << 16
+
+    /// Begins a lease and describes what is read, as JSON for the reader. `reader` is the URL under which
+    /// others can read from it.
+    public func beginLease(_ name: CheckpointName, reader: String?) async throws(EngineError)
+        -> [UInt8]
+    {
+        try checkRunning()
+        if let reader, SourceAddress(url: reader) == nil {
+            throw EngineError(
+                .invalidArgument, "the reader's URL is none of host and port: \(reader.prefix(200))"
+            )
+        }
+        let registered = try shareable(name)
+        let shared = try registered.sharing.shared(registered)
+        let place = try await place(of: registered)
+        guard
+            let lease = leases.begin(
+                name, incarnation: registered.incarnation, reader: reader, at: .now)
+        else {
+            throw EngineError(
+                .busy, "\(LeaseBook.countMax) readers are there already; ask again later")
+        }
+        logger.info(
+            "a lease begins",
+            metadata: [
+                "lease": "\(lease.id)", "checkpoint": "\(name)", "reader": "\(reader ?? "")",
+            ])
+        return SourceLease(
+            id: lease.id, state: state(of: lease, registered, place),
+            incarnation: registered.incarnation, digest: shared.digest,
+            chunkByteCount: shared.grid.chunkByteCount,
+            shardByteCounts: shared.grid.shardByteCounts
+        ).encoded()
+    }
+
+    /// Goes on with a lease, and tells how things are now.
+    public func renewLease(_ id: String) async throws(EngineError) -> [UInt8] {
+        let (lease, registered) = try leased(id)
+        let place = try await place(of: registered)
+        leases.renew(id, at: .now)
+        return state(of: lease, registered, place).encoded()
+    }
+
+    /// The tensors of what is read, in the order of delivery.
+    public func leaseCatalog(_ id: String) throws(EngineError) -> [UInt8] {
+        let (_, registered) = try leased(id)
+        return try registered.sharing.shared(registered).catalogBody
+    }
+
+    /// The CRC-32C of adjacent chunks, four bytes each, the lowest first. The first call has them computed.
+    public func leaseChecksums(_ id: String, first: Int, count: Int) async throws(EngineError)
+        -> [UInt8]
+    {
+        let (_, registered) = try leased(id)
+        let shared = try registered.sharing.shared(registered)
+        guard (1...Self.checksumCountMax).contains(count), first >= 0,
+            first <= shared.grid.count - count
+        else {
+            throw EngineError(
+                .invalidArgument,
+                "there are \(shared.grid.count) chunks, and at most \(Self.checksumCountMax) "
+                    + "checksums are told at once: not \(count) from \(first) on")
+        }
+        let values = await shared.checksums.values(
+            first..<(first + count), deadline: .now + Self.checksumTimeout)
+        guard let values else {
+            throw EngineError(
+                .deadlineExceeded, "the checksums are not known yet; ask again")
+        }
+        // They count only if the memory was this checkpoint's all the time.
+        _ = try leased(id)
+        return values.flatMap { value in
+            (0..<4).map { UInt8(truncatingIfNeeded: value >> (8 * UInt32($0))) }
+        }
+    }
+
+    /// Ends a lease: the next reader's turn begins.
+    public func endLease(_ id: String) throws(EngineError) {
+        guard leases.end(id) else { throw Self.noLease(id) }
+        logger.info("a lease has ended", metadata: ["lease": "\(id)"])
+    }
+
+    /// Unmaps the files that are used in place; the pool's stay mapped for the next version.
+    func stopSharing(_ registered: RegisteredCheckpoint) async {
+        for shard in registered.shards where shard.isSharedMemory {
+            let isUsed = entries.values.contains { entry in
+                guard case .ready(let other) = entry.state else { return false }
+                return other.locations.contains { $0.path == shard.path }
+            }
+            if !isUsed { await sharingAgent.remove(path: shard.path) }
+        }
+    }
+
+    // MARK: Steps
+
+    private static func noLease(_ id: String) -> EngineError {
+        EngineError(
+            .notFound,
+            "there is no lease \(id.prefix(80)): it has ended, or the checkpoint was unregistered or "
+                + "replaced")
+    }
+
+    private func leased(_ id: String) throws(EngineError) -> (
+        LeaseBook.Lease, RegisteredCheckpoint
+    ) {
+        guard let lease = leases.find(id, at: .now),
+            case .ready(let registered)? = entries[lease.checkpoint]?.state,
+            registered.incarnation == lease.incarnation
+        else {
+            leases.end(id)
+            throw Self.noLease(id)
+        }
+        return (lease, registered)
+    }
+
+    private func shareable(_ name: CheckpointName) throws(EngineError) -> RegisteredCheckpoint {
+        guard case .ready(let registered) = try entry(name).state else {
+            throw EngineError(.busy, "\(name) is still being registered; wait for its end")
+        }
+        return registered
+    }
+
+    /// Where the agent that others read from has the checkpoint's shards.
+    func place(of registered: RegisteredCheckpoint) async throws(EngineError) -> (
+        session: String, addresses: [UInt]
+    ) {
+        for location in registered.locations {
+            await sharingAgent.add(
+                TransferMapping(
+                    path: location.path, inode: location.inode,
+                    byteCount: location.fileByteCount, isWritable: false))
+        }
+        do throws(TransferError) {
+            let current = try await sharingAgent.current()
+            var addresses: [UInt] = []
+            for location in registered.locations {
+                guard let address = current.addresses[location.path] else {
+                    throw current.failures[location.path]
+                        ?? TransferError(.failed, "\(location.path) is not mapped")
+                }
+                addresses.append(address + UInt(location.dataOffset))
+            }
+            return (current.session, addresses)
+        } catch {
+            throw EngineError(error)
+        }
+    }
+
+    private func state(
+        of lease: LeaseBook.Lease, _ registered: RegisteredCheckpoint,
+        _ place: (session: String, addresses: [UInt])
+    ) -> LeaseState {
+        let feed = registered.feed.flatMap { $0.isComplete ? nil : $0 }
+        return LeaseState(
+            secondsLeft: LeaseBook.duration.inSeconds, isActive: leases.isActive(lease.id),
+            readers: leases.readers(before: lease.id), arrived: feed?.runs,
+            session: place.session, addresses: place.addresses)
+    }
+}
+
+extension EngineError {
+    init(_ error: TransferError) {
+        self.init(error.code == .cancelled ? .cancelled : .system, error.message)
+    }
+}

@@ -1,0 +1,63 @@
+public import CheckpointModel
+import CheckpointPull
+import Logging
+
+/// The global metas: who has which tensors, and where they can be read.
+extension CheckpointEngine {
+    /// Publishes the checkpoint's metas: from here on ``metas()`` describes it. Where other hosts can reach this
+    /// one they tell how to read it, and the agent that they read from is started.
+    @discardableResult
+    public func gatherMetas(_ name: CheckpointName) async throws(EngineError) -> MetasDocument {
+        guard case .ready(let registered) = try entry(name).state else {
+            throw EngineError(.busy, "\(name) is still being registered; wait for its end")
+        }
+        guard let url = configuration.pull.advertisedURL else {
+            gathered = MetasDocument(catalog: registered.catalog)
+            return gathered
+        }
+        var found: (session: String, addresses: [UInt])?
+        do throws(EngineError) {
+            found = try await place(of: registered)
+        } catch {
+            // Everything but reading from here works without an agent.
+            logger.warning(
+                "other hosts cannot read from this one", metadata: ["error": "\(error.message)"])
+        }
+        gathered = MetasDocument(
+            catalog: registered.catalog, session: found?.session, addresses: found?.addresses,
+            source: found.map { _ in
+                MetasDocument.Source(url: url, checkpoint: name.description)
+            })
+        return gathered
+    }
+
+    /// The metas that were gathered or loaded last; empty before.
+    public func metas() -> MetasDocument { gathered }
+
+    /// Takes metas of other hosts, as JSON; returns the URLs of the daemons that they name.
+    @discardableResult
+    public func loadMetas(_ bytes: [UInt8]) throws(EngineError) -> [String] {
+        let document = try MetasDocument(json: bytes)
+        gathered = document
+        return document.sourceURLs
+    }
+
+    /// The same from a daemon, by its URL with or without `/v1/metas`.
+    public func loadMetas(from url: String, token: String?) async throws(EngineError) -> [String] {
+        let base = url.hasSuffix(Self.metasPath) ? String(url.dropLast(Self.metasPath.count)) : url
+        guard let address = SourceAddress(url: base, token: token) else {
+            throw EngineError(
+                .invalidArgument,
+                "\(url.prefix(200)) is no daemon's URL: expected http://HOST:PORT\(Self.metasPath)")
+        }
+        let bytes: [UInt8]
+        do throws(PullError) {
+            bytes = try await sourceClient.metas(of: address)
+        } catch {
+            throw EngineError(error)
+        }
+        return try loadMetas(bytes)
+    }
+
+    private static let metasPath = "/v1/metas"
+}

@@ -1,0 +1,210 @@
+import CheckpointDevice
+public import CheckpointModel
+import CheckpointNative
+import CheckpointPlan
+public import CheckpointPull
+import CheckpointTransport
+import Logging
+
+/// Checkpoints that are read from other hosts.
+extension CheckpointEngine {
+    /// Reads the checkpoint that `sources` hold as `remoteName`, under a free name of this host; without sources
+    /// those of the metas that were loaded, whose daemons are sent `token`. Returns when
+    /// its tensors are known and its bytes begin to arrive. It can be delivered at once: updates take what has
+    /// arrived. When the pull fails, updates from it fail, and the name is free again.
+    @discardableResult
+    public func pull(
+        _ name: CheckpointName, remoteName: CheckpointName? = nil, sources: [SourceAddress] = [],
+        token: String? = nil, stallTimeout: Duration = PullRequest.stallTimeoutDefault
+    ) async throws(EngineError) -> CheckpointSummary {
+        try checkRunning()
+        guard entries[name] == nil else {
+            throw EngineError(
+                .alreadyExists,
+                "a checkpoint is registered as \(name) already and stays so; unregister it first, or "
+                    + "choose another name")
+        }
+        let named = sources.isEmpty
+        let sources =
+            named
+            ? gathered.sourceURLs.compactMap { SourceAddress(url: $0, token: token) } : sources
+        guard sources.count <= PullRequest.sourceCountMax else {
+            throw EngineError(
+                .invalidArgument,
+                "a pull has at most \(PullRequest.sourceCountMax) sources, not \(sources.count)")
+        }
+        let progress = RegistrationProgress()
+        entries[name] = RegistryEntry(
+            name: name, consumes: false, state: .registering(progress))
+        do throws(EngineError) {
+            let request = PullRequest(
+                checkpoint: remoteName ?? (named ? gathered.sourceName : nil) ?? name,
+                sources: sources,
+                reader: configuration.pull.advertisedURL, stallTimeout: stallTimeout)
+            return try await begin(name, request, progress)
+        } catch {
+            entries[name] = nil
+            counters.pullFailures += 1
+            throw error
+        }
+    }
+
+    /// Waits until everything has arrived; throws when it will not.
+    public func finishedPull(_ name: CheckpointName) async throws(EngineError) -> CheckpointSummary
+    {
+        guard case .ready(let registered) = try entry(name).state else {
+            throw EngineError(.busy, "\(name) is still being registered; wait for its end")
+        }
+        do throws(PullError) {
+            try await registered.feed?.waitUntilComplete()
+        } catch {
+            throw EngineError(error)
+        }
+        return try entry(name).summary
+    }
+
+    private func begin(
+        _ name: CheckpointName, _ request: PullRequest, _ progress: RegistrationProgress
+    ) async throws(EngineError) -> CheckpointSummary {
+        let start = ContinuousClock.now
+        let offer = try await offer(request, progress)
+        let feed = PullFeed(order: offer.order)
+        let checksums = ChunkChecksums(grid: offer.order.grid)
+        let registered = try await room(for: offer, feed, checksums)
+        let run: PullRun
+        do throws(PullError) {
+            run = try PullRun(
+                offer,
+                into: PullRun.Target(
+                    locations: registered.locations, feed: feed, checksums: checksums),
+                agent: configuration.pull.agent, logger: logger)
+            try await run.prepare()
+        } catch {
+            pool.release(registered.segments, retains: true)
+            throw EngineError(error)
+        }
+        guard entries[name] != nil, !isStopping else {
+            pool.release(registered.segments, retains: true)
+            throw EngineError(.cancelled, "the daemon is stopping")
+        }
+        entries[name]?.state = .ready(registered)
+        entries[name]?.pull = Task { await self.carryOut(run, name, registered, start) }
+        logger.info(
+            "pull begun",
+            metadata: [
+                "checkpoint": "\(name)", "sources": "\(request.sources.count)",
+                "bytes": "\(registered.catalog.byteCount)",
+            ])
+        return try entry(name).summary
+    }
+
+    /// What daemons have, or without any what the loaded metas say of processes' memory.
+    private func offer(_ request: PullRequest, _ progress: RegistrationProgress)
+        async throws(EngineError) -> PullOffer
+    {
+        guard request.sources.isEmpty else {
+            do throws(PullError) {
+                return try await PullOffer.ask(request, client: sourceClient) {
+                    progress.isCancelled
+                }
+            } catch {
+                throw EngineError(error)
+            }
+        }
+        let (catalog, sources) = try gathered.memory()
+        guard !sources.isEmpty,
+            let offer = PullOffer(catalog, sources: sources, request: request, client: sourceClient)
+        else {
+            throw EngineError(
+                .invalidArgument,
+                "no source was named, and the metas name none: load metas that were gathered where "
+                    + "others can read ('--listen', '--transfer-host'), or name daemons")
+        }
+        return offer
+    }
+
+    /// Memory for what the sources offer, laid out as theirs.
+    private func room(for offer: PullOffer, _ feed: PullFeed, _ checksums: ChunkChecksums)
+        async throws(EngineError) -> RegisteredCheckpoint
+    {
+        let catalog = offer.catalog
+        let plan = UpdatePlan(
+            catalog: catalog, bucketByteCountMax: configuration.bucketByteCountMax)
+        guard plan.order == Array(catalog.tensors.indices) else {
+            throw EngineError(
+                .sourceFailed,
+                "the sources deliver tensors in another order; install the same version of "
+                    + "checkpoint-engine on all hosts")
+        }
+        let segments: [PoolSegment]
+        do throws(DeviceError) {
+            segments = try pool.acquire(byteCounts: catalog.shards.map(\.byteCount))
+        } catch {
+            throw EngineError(error)
+        }
+        let locations = segments.map { segment in
+            SegmentLocation(
+                path: segment.path, inode: segment.inode, fileByteCount: segment.byteCount,
+                dataOffset: 0)
+        }
+        var pins: [PinnedFile] = []
+        if let pinned = gpus?.pinned {
+            do throws(DeviceError) {
+                pins = try await BlockingThread.run("ckpt-pin") { () throws(DeviceError) in
+                    try pinned.pin(locations)
+                }
+            } catch {
+                pool.release(segments, retains: false)
+                throw EngineError(error)
+            }
+        }
+        return RegisteredCheckpoint(
+            shards: [], catalog: catalog, locations: locations, pins: pins, segments: segments,
+            buckets: plan.buckets, seconds: 0, digest: String(plan.digest, radix: 16),
+            feed: feed, sharing: SharedCheckpointCache(SharedCheckpoint(catalog, checksums)))
+    }
+
+    private func carryOut(
+        _ run: PullRun, _ name: CheckpointName, _ registered: RegisteredCheckpoint,
+        _ start: ContinuousClock.Instant
+    ) async {
+        let seconds: Double
+        do throws(PullError) {
+            try await run.run()
+            seconds = start.duration(to: .now).inSeconds
+        } catch {
+            return await failed(name, registered, error)
+        }
+        counters.pulls += 1
+        counters.pulledBytes += registered.catalog.byteCount
+        counters.pullSeconds += seconds
+        entries[name]?.pull = nil
+        let shares = await run.bytesBySource
+        logger.info(
+            "pull complete",
+            metadata: [
+                "checkpoint": "\(name)", "bytes": "\(registered.catalog.byteCount)",
+                "seconds": "\(seconds)",
+                "sources": "\(shares.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" })",
+            ])
+    }
+
+    /// What has arrived is no checkpoint. An update that runs from it ends by itself.
+    private func failed(
+        _ name: CheckpointName, _ registered: RegisteredCheckpoint, _ error: PullError
+    ) async {
+        if error.code != .cancelled { counters.pullFailures += 1 }
+        logger.error(
+            "pull failed", metadata: ["checkpoint": "\(name)", "error": "\(error.message)"])
+        while case .ready(let current)? = entries[name]?.state,
+            current.incarnation == registered.incarnation, entries[name]?.runningUpdate != nil
+        {
+            try? await Task.sleep(for: .milliseconds(10))
+        }
+        guard case .ready(let current)? = entries[name]?.state,
+            current.incarnation == registered.incarnation
+        else { return }
+        entries[name] = nil
+        pool.release(registered.segments, retains: true)
+    }
+}

@@ -1,0 +1,59 @@
+public import CheckpointModel
+import CheckpointPlan
+
+/// A process of which only the addresses of its memory are known: it gives no leases and no checksums, so that
+/// nobody notices when its bytes change. Servers of PyPI's package are such sources.
+public struct MemorySource: Hashable, Sendable {
+    /// Where its transfer engine is reached, "host:port".
+    public let session: String
+    /// The address of each shard that it has, by the shard's place in the catalog.
+    public let addresses: [Int: UInt]
+
+    public init(session: String, addresses: [Int: UInt]) {
+        self.session = session
+        self.addresses = addresses
+    }
+}
+
+extension PullOffer {
+    /// What lies in the memory of `sources`. Fails where the catalog's tensors do not fit its shards, or a
+    /// session is none of host and port.
+    public init?(
+        _ catalog: Catalog, sources: [MemorySource], request: PullRequest, client: SourceClient
+    ) {
+        let ranges = catalog.tensors.map { ShardRange(shard: $0.shard, range: $0.range) }
+        guard let grid = ChunkGrid(shardByteCounts: catalog.shards.map(\.byteCount)),
+            let order = PullOrder(grid: grid, ranges: ranges),
+            sources.allSatisfy({ SourceAddress(url: "http://\($0.session)") != nil })
+        else { return nil }
+        self.init(
+            catalog: catalog, order: order, digest: "", memory: sources, request: request,
+            client: client)
+    }
+}
+
+extension PullRun {
+    /// Begins to read a process's memory.
+    func add(_ source: MemorySource) {
+        let grid = offer.order.grid
+        guard let address = SourceAddress(url: "http://\(source.session)"),
+            sources[address.url] == nil
+        else { return }
+        let addresses = grid.shardByteCounts.indices.map { source.addresses[$0] ?? 0 }
+        var known = PulledSource(address: address)
+        known.lease = SourceLease(
+            id: "",
+            state: LeaseState(
+                secondsLeft: 0, isActive: true, readers: [], arrived: nil,
+                session: source.session, addresses: addresses),
+            incarnation: "", digest: "", chunkByteCount: grid.chunkByteCount,
+            shardByteCounts: grid.shardByteCounts)
+        let number = schedule.addSource(endpointCount: 1, holdsAll: false)
+        known.number = number
+        sources[address.url] = known
+        active[number] = address.url
+        for shard in source.addresses.keys where grid.shardByteCounts.indices.contains(shard) {
+            schedule.extend(number, with: grid.chunks(of: shard))
+        }
+    }
+}

@@ -1,0 +1,113 @@
+public import CheckpointModel
+public import CheckpointPlan
+
+/// What shall be read, and from whom.
+public struct PullRequest: Sendable {
+    /// The checkpoint's name at its sources.
+    public let checkpoint: CheckpointName
+    public let sources: [SourceAddress]
+    /// The URL under which others can read from this host meanwhile; `nil` when they cannot.
+    public let reader: String?
+    /// How long nothing may arrive before the pull fails.
+    public let stallTimeout: Duration
+
+    public static let stallTimeoutDefault = Duration.seconds(20)
+    public static let sourceCountMax = 1024
+
+    public init(
+        checkpoint: CheckpointName, sources: [SourceAddress], reader: String? = nil,
+        stallTimeout: Duration = Self.stallTimeoutDefault
+    ) {
+        self.checkpoint = checkpoint
+        self.sources = sources
+        self.reader = reader
+        self.stallTimeout = stallTimeout
+    }
+}
+
+/// What the sources have: the first answer decides what is read, and where its bytes go.
+public struct PullOffer: Sendable {
+    /// The tensors in the order of delivery; shards are the sources'.
+    public let catalog: Catalog
+    public let order: PullOrder
+    /// Names the tensors and their places.
+    public let digest: String
+
+    /// Processes whose memory is read as it is; empty where daemons are asked.
+    let memory: [MemorySource]
+    let request: PullRequest
+    let client: SourceClient
+
+    /// Asks the sources until one answers. Throws when none does, naming what each of them said, and soon
+    /// after `isCancelled`.
+    public static func ask(
+        _ request: PullRequest, client: SourceClient,
+        isCancelled: @Sendable () -> Bool = { false }
+    ) async throws(PullError) -> PullOffer {
+        guard request.sources.contains(where: { $0.url != request.reader }) else {
+            throw PullError(
+                .noSource, "the only source of \(request.checkpoint) is this daemon itself")
+        }
+        let deadline = ContinuousClock.now + request.stallTimeout
+        var answers: [String] = []
+        repeat {
+            answers = []
+            var isWorthwhile = false
+            for source in request.sources where source.url != request.reader {
+                if isCancelled() { throw PullError(.cancelled, "the pull was cancelled") }
+                do throws(SourceClient.Refusal) {
+                    return try await ask(source, request, client)
+                } catch {
+                    answers.append(error.message)
+                    if case .unreachable = error { isWorthwhile = true }
+                }
+            }
+            guard isWorthwhile else { break }
+            do { try await Task.sleep(for: .milliseconds(500)) } catch {
+                throw PullError(.cancelled, "the pull was cancelled")
+            }
+        } while ContinuousClock.now < deadline
+        throw PullError(
+            .noSource,
+            "none of the sources has \(request.checkpoint) to read: "
+                + answers.joined(separator: "; "))
+    }
+
+    private static func ask(
+        _ source: SourceAddress, _ request: PullRequest, _ client: SourceClient
+    ) async throws(SourceClient.Refusal) -> PullOffer {
+        let lease = try await client.begin(request.checkpoint, at: source, reader: nil)
+        let tensors: [TensorEntry]
+        do throws(SourceClient.Refusal) {
+            tensors = try await client.tensors(of: lease.id, at: source)
+        } catch {
+            await client.end(lease.id, at: source)
+            throw error
+        }
+        await client.end(lease.id, at: source)
+        guard
+            let grid = ChunkGrid(
+                shardByteCounts: lease.shardByteCounts, chunkByteCount: lease.chunkByteCount),
+            let order = PullOrder(
+                grid: grid,
+                ranges: tensors.map { ShardRange(shard: $0.shard, range: $0.range) }),
+            Set(tensors.map(\.name)).count == tensors.count
+        else {
+            throw .refused("\(source) sent a catalog whose tensors do not fit their shards")
+        }
+        let shards = lease.shardByteCounts.enumerated().map { index, byteCount in
+            Catalog.Shard(name: "shard-\(index)", byteCount: byteCount)
+        }
+        return PullOffer(
+            catalog: Catalog(shards: shards, tensors: tensors), order: order,
+            digest: lease.digest, memory: [], request: request, client: client)
+    }
+}
+
+extension SourceClient.Refusal {
+    var message: String {
+        switch self {
+        case .unreachable(let text), .refused(let text): text
+        }
+    }
+}

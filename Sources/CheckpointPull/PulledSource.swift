@@ -1,0 +1,20 @@
+/// A source as a pull knows it.
+struct PulledSource: Sendable {
+    let address: SourceAddress
+    var lease: SourceLease?
+    /// Its number in the schedule while it is read.
+    var number: Int?
+    /// Why it is not read, or was not for a while.
+    var reason: String?
+    /// Whether it may be asked again.
+    var isWorthwhile = true
+    /// When it may.
+    var notBefore: ContinuousClock.Instant?
+    /// How often bytes from it were wrong.
+    var wrongCount = 0
+    /// Whether it is asked just now why they were.
+    var isDoubted = false
+    /// The registration whose bytes have been read.
+    var incarnation: String?
+    var byteCount = 0
+}

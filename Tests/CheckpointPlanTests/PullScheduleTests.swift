@@ -1,0 +1,227 @@
+import CheckpointPlan
+import CheckpointTesting
+import Testing
+
+struct PullScheduleTests {
+    private static let gigabyte = 1e9
+    private static let chunkByteCount = Double(1 << 20)
+
+    private static func simulation(
+        chunks: Int = 4000, receivers: Int = 1, seed: UInt64 = 1
+    ) throws -> PullSimulation {
+        let order = try #require(PullOrder.plain([chunks]))
+        return PullSimulation(order: order, receivers: receivers, seed: seed)
+    }
+
+    private static func probing(_ byteCount: Int) -> PullLimits {
+        var limits = PullLimits()
+        limits.probeByteCountMax = byteCount
+        return limits
+    }
+
+    private static func required(_ batch: PullBatch?) throws -> PullBatch { try #require(batch) }
+
+    @Test func oneSourceSendsEverythingInOrder() throws {
+        var simulation = try Self.simulation()
+        simulation.add(speeds: [Self.gigabyte])
+        simulation.run()
+        #expect(simulation.schedule.isComplete && simulation.faults == [])
+        #expect(simulation.arrived == Array(0..<4000))
+        #expect(simulation.schedule.batchCount == 0 && simulation.schedule.pendingByteCount == 0)
+        // The wire never waits.
+        #expect(simulation.now < 4000 * Self.chunkByteCount / Self.gigabyte * 1.0001)
+    }
+
+    @Test func aSourceThatIsFourTimesSlowerGetsAQuarter() throws {
+        var simulation = try Self.simulation(receivers: 2)
+        simulation.add(speeds: [4 * Self.gigabyte])
+        simulation.add(speeds: [Self.gigabyte])
+        simulation.run()
+        #expect(simulation.schedule.isComplete && simulation.faults == [])
+        let ratio = Double(simulation.byteCounts[0]) / Double(simulation.byteCounts[1])
+        #expect((3.8...4.2).contains(ratio), "\(ratio)")
+        let ideal = 4000 * Self.chunkByteCount / (5 * Self.gigabyte)
+        #expect(simulation.now < ideal + 2 * Self.chunkByteCount / Self.gigabyte)
+    }
+
+    @Test func aHopelesslySlowSourceDoesNotHoldTheEndUp() throws {
+        var simulation = try Self.simulation()
+        simulation.add(speeds: [10 * Self.gigabyte])
+        simulation.add(speeds: [Self.gigabyte / 100])
+        simulation.run()
+        #expect(simulation.schedule.isComplete && simulation.faults == [])
+        // It had two chunks at the start, and none that it could not have brought in time.
+        #expect(simulation.byteCounts[1] <= 5 << 20)
+        let ideal = 4000 * Self.chunkByteCount / (10.01 * Self.gigabyte)
+        #expect(simulation.now < 1.15 * ideal, "\(simulation.now) of \(ideal)")
+    }
+
+    @Test func everyEndpointHasWork() throws {
+        var simulation = try Self.simulation(receivers: 2)
+        simulation.add(speeds: [Self.gigabyte, Self.gigabyte, Self.gigabyte])
+        let lost = simulation.add(speeds: [Self.gigabyte, Self.gigabyte])
+        simulation.run(until: 0.3)
+        #expect(simulation.senderCounts().sorted() == [2, 3])
+        simulation.at(0.31, .remove(lost))
+        simulation.run(until: 0.5)
+        #expect(simulation.senderCounts().sorted() == [1, 2])
+        simulation.run()
+        #expect(simulation.schedule.isComplete && simulation.faults == [])
+    }
+
+    @Test func receiversThatLostTheirSourceGetAnother() throws {
+        var simulation = try Self.simulation(receivers: 2)
+        let sources = (0..<4).map { _ in simulation.add(speeds: [Self.gigabyte]) }
+        simulation.run(until: 0.1)
+        #expect(simulation.senderCounts() == [2, 2])
+        // Sources took turns: these two send to one receiver.
+        for source in sources where source.isMultiple(of: 2) {
+            simulation.at(0.11, .remove(source))
+        }
+        simulation.run(until: 0.4)
+        #expect(simulation.senderCounts() == [1, 1])
+    }
+
+    @Test func removalReturnsTheChunks() throws {
+        let order = try #require(PullOrder.plain([100]))
+        var schedule = PullSchedule(
+            order: order, receiverEndpointCount: 1, limits: Self.probing(4 << 20))
+        let source = schedule.addSource(endpointCount: 1, holdsAll: true)
+        let first = try Self.required(schedule.next(at: 0))
+        let second = try Self.required(schedule.next(at: 0))
+        let third = schedule.next(at: 0)
+        #expect(third == nil)
+        #expect(first.chunks == [0..<4] && second.chunks == [4..<8])
+        #expect(schedule.pendingByteCount == 92 << 20)
+        let removed = schedule.remove(source)
+        #expect(removed == [first, second])
+        #expect(schedule.pendingByteCount == 100 << 20 && schedule.unobtainableCount == 100)
+        let counted = [schedule.finish(first.id, at: 1), schedule.fail(second.id, at: 1)]
+        let fourth = schedule.next(at: 1)
+        #expect(counted == [false, false] && fourth == nil && schedule.arrivals.count == 0)
+        _ = schedule.addSource(endpointCount: 1, holdsAll: true)
+        #expect(schedule.unobtainableCount == 0)
+        let fifth = try Self.required(schedule.next(at: 1))
+        #expect(fifth.chunks == [0..<4])
+    }
+
+    @Test func wrongChunksAreAskedForAgain() throws {
+        let order = try #require(PullOrder.plain([6]))
+        var schedule = PullSchedule(
+            order: order, receiverEndpointCount: 1, limits: Self.probing(4 << 20))
+        _ = schedule.addSource(endpointCount: 1, holdsAll: true)
+        let first = try Self.required(schedule.next(at: 0))
+        let second = try Self.required(schedule.next(at: 0))
+        #expect(first.chunks == [0..<4] && second.chunks == [4..<6])
+        schedule.finish(first.id, at: 0.001, wrong: [1, 2])
+        #expect(schedule.arrivals.completeChunkCount == 1)
+        let again = try Self.required(schedule.next(at: 0.001))
+        #expect(again.chunks == [1..<3])
+        schedule.finish(second.id, at: 0.002)
+        schedule.fail(again.id, at: 0.003)
+        let last = try Self.required(schedule.next(at: 0.003))
+        schedule.finish(last.id, at: 0.004)
+        #expect(schedule.isComplete && schedule.arrivals.completeRangeCount == order.rangeCount)
+    }
+
+    @Test func nobodyWaitsForASourceThatIsSlower() throws {
+        let order = try #require(PullOrder.plain([40]))
+        var limits = PullLimits()
+        limits.depth = 1
+        var schedule = PullSchedule(order: order, receiverEndpointCount: 1, limits: limits)
+        let slow = schedule.addSource(endpointCount: 1, holdsAll: true)
+        schedule.finish(try Self.required(schedule.next(at: 0)).id, at: 100)
+        #expect(try Self.required(schedule.next(at: 100)).source == slow)
+        for _ in 0..<6 { _ = schedule.addSource(endpointCount: 1, holdsAll: true) }
+        var seconds = 100.0
+        var batches: [PullBatch] = []
+        while schedule.pendingByteCount > 0 {
+            while let batch = schedule.next(at: seconds) { batches.append(batch) }
+            seconds += 0.001
+            for batch in batches.dropLast() { schedule.finish(batch.id, at: seconds) }
+            batches = batches.suffix(1)
+        }
+        let last = try #require(batches.first)
+        schedule.fail(last.id, at: seconds)
+        // Six are idle, so that the share of each is a sixth of a chunk; one takes it nevertheless.
+        #expect(try Self.required(schedule.next(at: seconds)).source != slow)
+    }
+
+    @Test func aGrowingSourceIsUsedForWhatItHas() throws {
+        var simulation = try Self.simulation()
+        simulation.add(speeds: [Self.gigabyte])
+        let growing = simulation.add(speeds: [Self.gigabyte], holdsAll: false)
+        for start in stride(from: 0, to: 4000, by: 50) {
+            simulation.at(Double(start) * 0.0006, .extend(growing, start..<(start + 50)))
+        }
+        simulation.run()
+        #expect(simulation.schedule.isComplete && simulation.faults == [])
+        let share = Double(simulation.byteCounts[growing]) / (4000 * Self.chunkByteCount)
+        // It grows at 7/8 of the rate at which both together send.
+        #expect(share > 0.4, "\(share)")
+    }
+
+    @Test func aSourceOfTheRestIsEnoughOnlyWithIt() throws {
+        var simulation = try Self.simulation(chunks: 300)
+        let low = simulation.add(speeds: [Self.gigabyte], holdsAll: false)
+        simulation.schedule.extend(low, with: 0..<200)
+        #expect(simulation.schedule.unobtainableCount == 100)
+        simulation.run()
+        #expect(!simulation.schedule.isComplete && simulation.arrived.count == 200)
+        let high = simulation.add(speeds: [Self.gigabyte], holdsAll: false)
+        simulation.schedule.extend(high, with: 190..<300)
+        #expect(simulation.schedule.unobtainableCount == 0)
+        simulation.run()
+        #expect(simulation.schedule.isComplete && simulation.faults == [])
+    }
+
+    /// Two receivers share a complete source, each at 1 GB/s, and have 4 GB/s between them. Returns
+    /// when both are complete, and how far the prefix fell behind what had arrived.
+    private static func pair(turnCount: Int) throws -> (seconds: Double, lag: Int) {
+        let order = try #require(PullOrder.plain([2000]))
+        var pair = (0..<2).map { turn in
+            var limits = PullLimits()
+            limits.turn = min(turn, turnCount - 1)
+            limits.turnCount = turnCount
+            var simulation = PullSimulation(order: order, receivers: 1, limits: limits)
+            simulation.add(speeds: [gigabyte])
+            simulation.add(speeds: [4 * gigabyte], holdsAll: false)
+            return simulation
+        }
+        var told = [0, 0]
+        var seconds = 0.0
+        var lag = 0
+        while !pair.allSatisfy(\.schedule.isComplete), seconds < 10 {
+            seconds += 0.01
+            for index in 0..<2 { pair[index].run(until: seconds) }
+            for index in 0..<2 {
+                let new = pair[index].arrived[told[index]...]
+                told[index] += new.count
+                for chunk in new { pair[1 - index].at(seconds, .extend(1, chunk..<(chunk + 1))) }
+                let arrivals = pair[index].schedule.arrivals
+                lag = max(lag, arrivals.count - arrivals.completeChunkCount)
+            }
+        }
+        #expect(pair.allSatisfy { $0.faults == [] && $0.schedule.isComplete })
+        return (seconds, lag)
+    }
+
+    @Test func receiversThatTakeTurnsFeedOneAnother() throws {
+        let alone = 2000 * Self.chunkByteCount / Self.gigabyte
+        let same = try Self.pair(turnCount: 1)
+        let turns = try Self.pair(turnCount: 2)
+        #expect(same.seconds > 0.95 * alone, "\(same)")
+        #expect(turns.seconds < 0.6 * alone, "\(turns)")
+        #expect(turns.lag < 200, "\(turns)")
+    }
+
+    @Test func anEmptyPullIsComplete() throws {
+        let order = try #require(PullOrder.plain([]))
+        var schedule = PullSchedule(order: order, receiverEndpointCount: 1)
+        _ = schedule.addSource(endpointCount: 1, holdsAll: false)
+        _ = schedule.addSource(endpointCount: 1, holdsAll: true)
+        let batch = schedule.next(at: 0)
+        #expect(schedule.isComplete && batch == nil)
+        #expect(schedule.unobtainableCount == 0)
+    }
+}

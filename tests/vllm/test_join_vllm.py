@@ -1,0 +1,80 @@
+"""A new vLLM gets its weights from a host that serves, and answers as one that loaded the files."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import uuid
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from vllm_server import VllmServer, free_port
+
+TESTS = Path(__file__).resolve().parents[1]
+sys.path += [str(TESTS / "faults"), str(TESTS / "pull")]
+
+from daemon import wait_until  # noqa: E402
+from nodes import Node, agent_variables, processes_with  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# From the start of the join to the last byte in the engine.
+JOIN_S_MAX = 120.0
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Node]]:
+    """``start(*flags)``: a daemon on loopback, which stops in order in the end."""
+    mark = str(uuid.uuid4())
+    with ExitStack() as stack:
+        # Paths of sockets have to be short.
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="join-")))
+
+        def begin(*flags: str, command: str = "serve") -> Node:
+            port = free_port()
+            folder = home / f"{port}"
+            folder.mkdir()
+            shared_memory = Path("/dev/shm") / f"join-vllm-{port}"
+            node = Node(
+                *(folder, shared_memory, None, port, *flags),
+                command=command,
+                variables=agent_variables(mark),
+            )
+            stack.callback(shared_memory.rmdir)
+            stack.callback(node.close)
+            node.wait_until_up()
+            return node
+
+        yield begin
+    assert processes_with(mark) == []
+
+
+def test_a_new_engine_joins(model, fresh, tmp_path, start) -> None:
+    first, second = model("qwen3", 1), model("qwen3", 2)
+    assert fresh(first) != fresh(second)
+    source = start()
+    assert source.register("step", second).status == 200
+    with VllmServer(first, tmp_path / "vllm.log") as server:
+        dummy = server.generate()
+        token = source.log.with_name("token")
+        node = start(
+            *("--source", source.url, "--source-token-file", str(token)),
+            *("--checkpoint-name", "step", "--endpoint", server.url),
+            command="join",
+        )
+
+        def has_joined() -> bool:
+            assert node.program.is_running, node.log.read_text()
+            return node.has_logged("Joined")
+
+        wait_until(has_joined, "the engine has its weights", JOIN_S_MAX)
+        assert server.generate() == fresh(second) != dummy
+        # It is a daemon now, and a source: the next version comes from here as well.
+        source.close()
+        assert node.register("next", first).status == 200
+        answer = node.update("next", f"{server.url}/collective_rpc")
+        assert answer.status == 200, answer.body
+        assert server.generate() == fresh(first)
