@@ -124,9 +124,17 @@ extension UpdateJob {
             tensors: gather?.delivery.plan.tensors ?? registered.catalog.tensors,
             schedule: gather?.delivery.plan.schedule ?? hostSchedule, deadline: deadline,
             counters: gather?.counters, catalogBody: gather?.delivery.plan.catalogBody,
-            repeatingEngines: Set(
-                engines.map(\.address).filter(\.repeatsSessions).map(\.description)))
+            repeatingEngines: repeatingEngines(endpoints),
+            repeatGrace: clientCalls == nil ? .zero : Self.clientRepeatGrace)
     }
+
+    /// What a client's engines are only the client knows: each of its workers may come back.
+    private func repeatingEngines(_ endpoints: [WorkerEndpoint]) -> Set<String> {
+        guard clientCalls == nil else { return Set(endpoints.map(\.engine)) }
+        return Set(engines.map(\.address).filter(\.repeatsSessions).map(\.description))
+    }
+
+    private static let clientRepeatGrace = Duration.milliseconds(300)
 
     private var hostSchedule: DeliverySchedule {
         let buckets = registered.buckets.map {

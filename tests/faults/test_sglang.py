@@ -218,6 +218,34 @@ def test_every_session_gets_every_byte(
     check_delivered(server.updates[-1], samples.first_digests, 2)
 
 
+@pytest.mark.parametrize("calls", [1, 2])
+@pytest.mark.parametrize("sessions", [1, 3])
+def test_a_client_that_calls_the_server_itself(
+    loaded: Daemon, server: FakeSGLang, samples: Samples, sessions: int, calls: int
+) -> None:
+    # Whether it drafts only the server knows; a client may report more calls than it has made.
+    server.sglang.sessions = sessions
+    workers = [f"CPU-{rank}" for rank in range(len(server.workers))]
+    body = {"workers": workers, "calls": calls, "timeout": 30}
+    opened = loaded.request("POST", "/v1/checkpoints/step/open-update", body)
+    assert opened.status == 202, opened.body
+    update = opened.body["update"]
+    addresses = dict(zip(workers, opened.body["sockets"], strict=True))
+    reports = f"/v1/updates/{update}/calls"
+    for call in range(1, calls):
+        assert loaded.request("POST", f"{reports}/{call}", {}).status == 200
+    answer = server.update(addresses)
+    assert answer is not None
+    assert answer[0] == 200, answer
+    assert loaded.request("POST", f"{reports}/0", {}).status == 200
+    ended = loaded.request("GET", f"/v1/updates/{update}?wait=20").body
+    assert ended["state"] == "succeeded", ended
+    assert ended["sessions"] == sessions
+    if sessions > 1:
+        check_delivered(server.sessions[-len(workers) :], samples.first_digests, len(workers))
+    check_delivered(server.updates[-1], samples.first_digests, len(workers))
+
+
 def test_one_of_two_servers_drafts(
     loaded: Daemon, server: FakeSGLang, second: FakeSGLang, samples: Samples
 ) -> None:

@@ -79,7 +79,10 @@ extension WorkerLink {
             let now = ContinuousClock.now
             if now >= configuration.deadline { return .failed(lateError(waiting)) }
             let left = Self.milliseconds(now.duration(to: configuration.deadline)) + 1
-            try poller.wait(milliseconds: min(left, Self.pollMillisecondsMax))
+            let pause =
+                returnedWorkers.isEmpty
+                ? Self.pollMillisecondsMax : Self.milliseconds(configuration.repeatGrace) + 1
+            try poller.wait(milliseconds: min(left, pause))
         }
     }
 
@@ -100,7 +103,19 @@ extension WorkerLink {
             firstComers[engine] = first
             if let error = strayError(engine, workers, since: first, now) { return .failed(error) }
         }
-        return isHalfWay || complete.isEmpty ? nil : .session(complete.sorted())
+        guard !isHalfWay, !complete.isEmpty, isSettled(complete.sorted(), now) else { return nil }
+        return .session(complete.sorted())
+    }
+
+    /// Whether no more workers have come back for a while: of engines that only the client knows, those that
+    /// belong together share a session so.
+    private mutating func isSettled(_ complete: [Int], _ now: ContinuousClock.Instant) -> Bool {
+        if complete != returnedWorkers {
+            returnedWorkers = complete
+            returnedSince = now
+        }
+        return complete.count == lanes.count
+            || returnedSince.duration(to: now) >= configuration.repeatGrace
     }
 
     /// Why no session with `workers` will come about; `nil` while it may.
@@ -138,6 +153,7 @@ extension WorkerLink {
     /// A session of these workers of the update, who are connected.
     private mutating func begin(_ workers: [Int]) {
         places = workers
+        returnedWorkers = []
         for place in workers {
             guard let next = nextLanes[place] else {
                 preconditionFailure("only who is back begins")

@@ -28,6 +28,8 @@ public struct WorkerLink {
         public let catalogBody: [UInt8]?
         /// Engines whose workers may come back for everything once more, until the engine answers.
         public let repeatingEngines: Set<String>
+        /// How long workers that are back wait for others that may come as well.
+        public let repeatGrace: Duration
 
         public init(
             update: String, checkpoint: String, endpoints: [WorkerEndpoint],
@@ -35,7 +37,7 @@ public struct WorkerLink {
             deadline: ContinuousClock.Instant, abortGrace: Duration = .seconds(5),
             answerGrace: Duration = .seconds(5), stragglerGrace: Duration = .seconds(30),
             counters: ReferenceCounterFile? = nil, catalogBody: [UInt8]? = nil,
-            repeatingEngines: Set<String> = []
+            repeatingEngines: Set<String> = [], repeatGrace: Duration = .zero
         ) {
             self.update = update
             self.checkpoint = checkpoint
@@ -50,6 +52,7 @@ public struct WorkerLink {
             self.counters = counters
             self.catalogBody = catalogBody
             self.repeatingEngines = repeatingEngines
+            self.repeatGrace = repeatGrace
         }
     }
 
@@ -75,6 +78,9 @@ public struct WorkerLink {
     var answers: [String: ContinuousClock.Instant] = [:]
     /// When the first worker of an engine had come, for engines that are not complete yet.
     var firstComers: [String: ContinuousClock.Instant] = [:]
+    /// Workers that are back for one more session, and since when no other has come.
+    var returnedWorkers: [Int] = []
+    var returnedSince = ContinuousClock.now
 
     private var sockets: [ZeroMQSocket] { places.map { lanes[$0].socket } }
     private var monitors: [ZeroMQSocket] { places.map { lanes[$0].monitor } }
