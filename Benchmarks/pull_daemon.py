@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from measured_daemon import CALL_S_MAX, REPOSITORY, START_S_MAX, binary
+from torch_engine_process import zmq_flags
 
 if TYPE_CHECKING:
     from measured_daemon import ReferenceEngine
@@ -33,6 +34,7 @@ class PullDaemon:
         variables.setdefault("VIRTUAL_ENV", sys.prefix)
         variables.setdefault("PYTHONPATH", str(REPOSITORY / "python"))
         arguments = ["serve", "--log-level", "warning", "--listen", f"{HOST}:{self._port}"]
+        arguments += ["--device", "host", *zmq_flags()]
         transfer = ["--transfer-python", sys.executable, "--transfer-protocol", "tcp"]
         self._process = subprocess.Popen(
             [binary(), *arguments, *transfer, "--transfer-host", HOST],

@@ -67,6 +67,8 @@ extension CheckpointEngine {
         _ name: CheckpointName, _ request: PullRequest, _ progress: RegistrationProgress
     ) async throws(EngineError) -> CheckpointSummary {
         let start = ContinuousClock.now
+        // While the sources are asked: it takes as long.
+        await readingAgents.prepare()
         let offer = try await offer(request, progress)
         let feed = PullFeed(order: offer.order)
         let checksums = ChunkChecksums(grid: offer.order.grid)
@@ -77,13 +79,14 @@ extension CheckpointEngine {
                 offer,
                 into: PullRun.Target(
                     locations: registered.locations, feed: feed, checksums: checksums),
-                agent: configuration.pull.agent, logger: logger)
+                agents: readingAgents, logger: logger)
             try await run.prepare()
         } catch {
             pool.release(registered.segments, retains: true)
             throw EngineError(error)
         }
         guard entries[name] != nil, !isStopping else {
+            await run.abandon()
             pool.release(registered.segments, retains: true)
             throw EngineError(.cancelled, "the daemon is stopping")
         }

@@ -25,6 +25,8 @@ public actor CheckpointEngine {
     let nativeGroups = NativeGroups()
     /// The agent that other hosts read from; it starts with the first of them.
     let sharingAgent: TransferAgentKeeper
+    /// Those that this host reads with.
+    let readingAgents: SpareAgent
     let sourceClient: SourceClient
     var leases = LeaseBook()
     /// `nil` where this host updates alone.
@@ -64,6 +66,7 @@ public actor CheckpointEngine {
             self.gpus = gpus
             let sharing = TransferAgentKeeper(configuration.pull.agent, logger: logger)
             sharingAgent = sharing
+            readingAgents = SpareAgent(configuration.pull.agent, logger: logger)
             self.pool = try SegmentPool(
                 directory: configuration.sharedMemoryDirectory,
                 byteCountMax: configuration.memoryByteCountMax,
@@ -148,6 +151,7 @@ public actor CheckpointEngine {
         for update in running.values { await update.task.value }
         // Nothing may be written to memory that is given back.
         for entry in entries.values { await entry.pull?.value }
+        await readingAgents.stop()
         await sharingAgent.stop()
         while entries.values.contains(where: \.isRegistering) {
             try? await Task.sleep(for: .milliseconds(10))

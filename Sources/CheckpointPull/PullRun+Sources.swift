@@ -47,6 +47,8 @@ extension PullRun {
             }
             // Also in a task that is cancelled: who knows of no lease cannot end it.
             let (client, request) = (offer.client, offer.request)
+            beginningCount += 1
+            defer { beginningCount -= 1 }
             let lease = try await Task { () -> Result<SourceLease, SourceClient.Refusal> in
                 do throws(SourceClient.Refusal) {
                     return .success(

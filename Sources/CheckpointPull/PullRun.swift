@@ -1,7 +1,7 @@
 public import CheckpointModel
 import CheckpointNative
 import CheckpointPlan
-public import CheckpointTransfer
+import CheckpointTransfer
 public import Logging
 
 /// One pull, from the first lease to the last chunk: an agent reads from all sources at once into this host's
@@ -27,7 +27,7 @@ public actor PullRun {
 
     let offer: PullOffer
     let target: Target
-    let agentConfiguration: AgentConfiguration
+    let agents: SpareAgent
     let logger: Logger
     let mapped: [MappedShard]
     private let start = ContinuousClock.now
@@ -41,6 +41,8 @@ public actor PullRun {
     var agent: TransferAgent?
     /// Where the agent has each shard's data section.
     var localAddresses: [UInt] = []
+    /// What it has mapped for this pull.
+    private var mappedAddresses: [UInt] = []
     private var isRestarting = false
     /// Whether the agent still reads from a source that is none any more.
     private var isSettling = false
@@ -50,10 +52,12 @@ public actor PullRun {
     private let ended = AsyncStream.makeStream(of: Never.self)
     private var tasks: [Task<Void, Never>] = []
     var followers: [Task<Void, Never>] = []
+    /// Leases that are being begun.
+    var beginningCount = 0
 
     /// Maps the memory of `target`, which the caller keeps until ``run()`` has returned.
     public init(
-        _ offer: PullOffer, into target: Target, agent: AgentConfiguration, logger: Logger
+        _ offer: PullOffer, into target: Target, agents: SpareAgent, logger: Logger
     ) throws(PullError) {
         var mapped: [MappedShard] = []
         for (location, shard) in zip(target.locations, offer.catalog.shards) {
@@ -61,7 +65,7 @@ public actor PullRun {
         }
         self.offer = offer
         self.target = target
-        self.agentConfiguration = agent
+        self.agents = agents
         self.logger = logger
         self.mapped = mapped
         schedule = PullSchedule(order: offer.order, receiverEndpointCount: 1)
@@ -74,6 +78,9 @@ public actor PullRun {
         await agent?.kill()
         throw error
     }
+
+    /// Ends a pull that was prepared and will not run.
+    public func abandon() async { await agent?.kill() }
 
     /// Reads everything after ``prepare()``; returns when nothing touches the memory any more. Cancelling the
     /// task ends it.
@@ -102,13 +109,27 @@ public actor PullRun {
             for await _ in ended.stream {}
         }
         for task in tasks + followers { task.cancel() }
-        async let leases: Void = endLeases()
+        async let leases: Void = endAllLeases()
         // Nothing may be written to the memory when this returns.
-        if await agent?.kill() == false {
+        if case .success = outcome, await releaseAgent() {
+            agent = nil
+        } else if await agent?.kill() == false {
             outcome = .failure(
                 PullError(.system, "the transfer agent cannot be killed; its memory is not safe"))
         }
         await leases
+    }
+
+    /// Takes the memory from the agent and keeps it for the next pull; `false` when it does not let go.
+    private func releaseAgent() async -> Bool {
+        guard let agent, await agent.waitForReads(timeout: .seconds(1)) else { return false }
+        do throws(TransferError) {
+            for address in mappedAddresses { try await agent.unmap(address) }
+        } catch {
+            return false
+        }
+        await agents.giveBack(agent)
+        return true
     }
 
     func end(_ result: Result<Void, PullError>) {
@@ -118,6 +139,16 @@ public actor PullRun {
     }
 
     var isOver: Bool { outcome != nil }
+
+    /// Ends the leases, those included that are just being begun, if their source answers soon.
+    private func endAllLeases() async {
+        let deadline = ContinuousClock.now + .seconds(2)
+        await endLeases()
+        while beginningCount > 0, ContinuousClock.now < deadline {
+            // Also in a task that is cancelled.
+            await Task { try? await Task.sleep(for: .milliseconds(10)) }.value
+        }
+    }
 
     private func endLeases() async {
         let client = offer.client
@@ -136,14 +167,17 @@ public actor PullRun {
 
     private func startAgent() async {
         do throws(TransferError) {
-            let agent = try await TransferAgent.start(agentConfiguration, logger: logger)
+            let agent = try await agents.take()
             var addresses: [UInt] = []
             self.agent = agent
+            mappedAddresses = []
             for location in target.locations {
                 let mapping = TransferMapping(
                     path: location.path, inode: location.inode,
                     byteCount: location.fileByteCount, isWritable: true)
-                addresses.append(try await agent.map(mapping) + UInt(location.dataOffset))
+                let address = try await agent.map(mapping)
+                mappedAddresses.append(address)
+                addresses.append(address + UInt(location.dataOffset))
             }
             localAddresses = addresses
         } catch {

@@ -316,8 +316,9 @@ struct PullFaultTests {
                 ], feed: target.feed, checksums: target.checksums)
             let error = #expect(throws: PullError.self) {
                 try PullRun(
-                    offer, into: gone, agent: fixture.configuration(),
-                    logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+                    offer, into: gone,
+                    agents: SpareAgent(fixture.configuration(), logger: PullFixture.quiet),
+                    logger: PullFixture.quiet)
             }
             #expect(error?.code == .system)
             await fixture.client.shutDown()
@@ -331,8 +332,9 @@ struct PullFaultTests {
             let offer = try await fixture.offer(fixture.request(sources))
             let run = try PullRun(
                 offer, into: fixture.target(offer),
-                agent: fixture.configuration(["FAKE_START_SECONDS": "10"]),
-                logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+                agents: SpareAgent(
+                    fixture.configuration(["FAKE_START_SECONDS": "10"]), logger: PullFixture.quiet),
+                logger: PullFixture.quiet)
             let task = Task {
                 await PullFixture.error { () throws(PullError) in try await run.prepare() }
             }

@@ -21,6 +21,8 @@ struct PullFixture: Sendable {
         name = try #require(CheckpointName("step"))
     }
 
+    static let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+
     /// What a pull left behind.
     struct Outcome {
         let error: PullError?
@@ -77,9 +79,8 @@ struct PullFixture: Sendable {
     ) async throws -> Outcome {
         let offer = try await offer(request)
         let target = try target(offer)
-        let run = try PullRun(
-            offer, into: target, agent: configuration(environment),
-            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+        let agents = SpareAgent(configuration(environment), logger: Self.quiet)
+        let run = try PullRun(offer, into: target, agents: agents, logger: Self.quiet)
         let prepared = await Self.error { () throws(PullError) in try await run.prepare() }
         let task = Task { () -> PullError? in
             if let prepared { return prepared }
@@ -99,6 +100,7 @@ struct PullFixture: Sendable {
             failure = error
         }
         let error = await task.value
+        await agents.stop()
         // The agent is gone, so that nothing changes any more.
         #expect(agent.processes.isEmpty)
         if let failure { throw failure }

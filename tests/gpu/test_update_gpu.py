@@ -131,7 +131,8 @@ def test_a_worker_that_exits_is_named_and_the_next_update_repairs(
         engine.fault(culprit, stage, "exit")
         answer = _start_update(daemon, "second", engine)
         answer.check_failure(502, "worker_lost", name, within=PROMPT_S)
-        assert engine.respawn() == [culprit]
+        # Its connection is gone before its process.
+        wait_until(lambda: engine.respawn() == [culprit], "the worker is replaced", PROMPT_S)
         _deliver(daemon, "second", engine, second)
 
 
