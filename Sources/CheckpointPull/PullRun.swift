@@ -358,7 +358,9 @@ public actor PullRun {
     }
 
     private func stalled(_ idle: Duration) -> PullError {
-        let reasons = sources.values.compactMap(\.reason).sorted()
+        let reasons = sources.values.compactMap { source in
+            source.reason ?? source.number.map { _ in "\(source.address) sends nothing" }
+        }.sorted()
         let grid = offer.order.grid
         let missing = schedule.pendingByteCount
         return PullError(

@@ -109,9 +109,39 @@ def test_metas_that_name_no_source(
     assert "metas.pkl is a pickle" in pickled
     assert "dump_json" in pickled
     assert "metas cannot be read" in refusal("broken.json", "{")
+    # As PyPI's package writes them where no peer may read.
     del metas["0"]["checkpoint_engine"]
-    assert "the metas name no daemon" in refusal("pypi.json", json.dumps(metas))
+    metas["0"]["p2p_store_addr"] = None
+    assert "the metas name none" in refusal("pypi.json", json.dumps(metas))
+    metas["0"]["p2p_store_addr"] = "127.0.0.1:1"
+    metas["0"]["memory_buffer_metas_list"][0]["metas"][0]["aligned_size"] = 1 << 60
+    assert "does not fit its buffer" in refusal("impossible.json", json.dumps(metas))
     assert engine.fake.updates == []
+
+
+def test_join_out_of_memory_whose_owner_gives_no_leases(
+    start: Callable[..., Node],
+    source: Node,
+    token: Path,
+    engine: Engine,
+    samples: Samples,
+    tmp_path: Path,
+) -> None:
+    # What PyPI's servers tell: a session of the transfer engine, and addresses.
+    assert source.request("POST", "/v1/checkpoints/step/gather-metas").status == 200
+    metas = source.request("GET", "/v1/metas").body
+    del metas["0"]["checkpoint_engine"]
+    path = tmp_path / "metas.json"
+    path.write_text(json.dumps(metas))
+    flags = ("--checkpoint-name", "step", "--load-metas-file", str(path))
+    node = joining(start, token, engine, *flags)
+    wait_until_joined(node)
+    engine.check_has(samples.first_digests)
+    # Its owner is gone: nobody can be asked, and nothing arrives.
+    source.kill()
+    body = {"wait": True, "stall_timeout": 2, "remote_name": "step"}
+    answer = node.request("POST", "/v1/checkpoints/again/pull", body)
+    answer.check_failure(502, "source_failed", metas["0"]["p2p_store_addr"])
 
 
 def test_metas_of_a_fleet_that_is_gone(
