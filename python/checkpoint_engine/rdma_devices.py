@@ -53,7 +53,7 @@ def choose_devices(
         reason = f"none that {NCCL_VARIABLE}={pattern} allows" if pattern.strip() else "none"
         raise RDMAError(
             f"no RDMA device can be used: there are {', '.join(present) or 'none'}, {reason}; "
-            "use --protocol tcp, or name devices with --device"
+            "use --transfer-protocol tcp, or name devices with --transfer-device"
         )
     if gpu_bus_ids:
         chosen = spread_devices(system, devices, gpu_bus_ids)
