@@ -114,7 +114,7 @@ struct UpdateJob: Sendable {
         calls.workers.enumerated().map { index, worker in
             WorkerEndpoint(
                 id: worker, engine: ClientCalls.engine(of: index),
-                socketPath: "\(socketDirectory)/\(id)-client-\(index)")
+                socketPath: "\(socketDirectory)/\(id)-c\(index)")
         }
     }
 
