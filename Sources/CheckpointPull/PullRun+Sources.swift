@@ -145,7 +145,8 @@ extension PullRun {
     /// Reads from the source no more for a while.
     func suspend(_ url: String, _ why: String) {
         stopReading(url)
-        sources[url]?.reason = why
+        // Why it was given up says more than how what was under way has ended.
+        if sources[url]?.isWorthwhile == true { sources[url]?.reason = why }
         sources[url]?.notBefore = .now + Self.calmInterval
         if sources[url]?.lease?.id.isEmpty == true {
             // Nobody can be asked whether it is still what it was.

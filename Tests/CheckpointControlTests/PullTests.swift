@@ -36,6 +36,8 @@ struct PullTests {
             let done = try await reader.finishedPull(name)
             #expect(done.state == .ready && done.registeredBytes == 5_000_005)
             try fixture.expect(shards, at: 1)
+            // Everything is there before the agent has let go of it.
+            try await wait("the pull has ended") { await reader.statistics().pulls == 1 }
             let statistics = await reader.statistics()
             #expect(statistics.pulls == 1 && statistics.pullFailures == 0)
             #expect(statistics.pulledBytes == 5_000_005)

@@ -233,7 +233,9 @@ struct PullFaultTests {
                 return false
             }
             #expect(outcome.error?.code == .sourceFailed)
-            #expect(outcome.error?.message.contains("another version") == true)
+            #expect(
+                outcome.error?.message.contains("another version") == true,
+                "\(outcome.error as Any)")
             #expect(outcome.bytesBySource[sources[1].url] == 0)
             try expectOnly(first, in: outcome)
         }
