@@ -107,7 +107,8 @@ extension PullRun {
             else { continue }
             add(address)
         }
-        if truth.source == nil, state.arrived == nil { truth.adopt(url) }
+        // One that is read decides, not one whose turn it is not: that may have another version.
+        if truth.source == nil, state.isActive, state.arrived == nil { truth.adopt(url) }
         guard state.isActive else {
             stopReading(url)
             // Somebody else reads there: it is no fault of anyone that nothing comes.
