@@ -110,6 +110,8 @@ extension UpdateJob {
             signal.engineAnswered(engine.description)
             return nil
         } catch {
+            // A worker that is lost or has failed says more, and its engine may be faster.
+            if error.code == .engineFailed { try? await Task.sleep(for: Self.causeGrace) }
             signal.fail(error)
             return error
         }

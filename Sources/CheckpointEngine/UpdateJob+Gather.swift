@@ -15,8 +15,8 @@ struct RunningGather: Sendable {
 extension UpdateJob {
     /// How long workers may take to let go of memory that is to be given back.
     private static let releaseGrace = Duration.seconds(5)
-    /// How long another host may take to tell why copies to it have failed.
-    private static let causeGrace = Duration.milliseconds(200)
+    /// How long whoever knows more than a first failure says may take to tell it: another host, a worker.
+    static let causeGrace = Duration.milliseconds(200)
     private static let lostGrace = Duration.milliseconds(1500)
     private static let releaseInterval = Duration.milliseconds(5)
 
