@@ -242,10 +242,8 @@ extension PullRun {
             truth.blocks[block] = values
             return true
         } catch {
-            switch error {
-            case .unreachable(let why): suspend(source, why)
-            case .refused(let why): giveUp(source, why)
-            }
+            // A lease that has ended meanwhile says nothing; whether there is another the source tells.
+            if sources[source]?.lease?.id == lease.id { suspend(source, error.message) }
             return false
         }
     }
