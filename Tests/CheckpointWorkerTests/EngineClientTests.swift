@@ -125,7 +125,7 @@ struct EngineClientTests {
             let isReady = count.add(1, ordering: .relaxed).oldValue > 0
             return .answer(status: isReady ? 200 : 503, body: isReady ? "" : "loading")
         }) { client, engine, _ in
-            try await client.waitUntilReady(engine, deadline: .now + .seconds(20)) { last in
+            try await client.waitUntilReady(engine, deadline: .now + .seconds(90)) { last in
                 waits.withLock { $0.append(last) }
             }
             #expect(waits.withLock { $0 } == ["GET /health answered 503: loading"])
@@ -169,7 +169,7 @@ struct EngineClientTests {
             let isHeld = count.add(1, ordering: .relaxed).oldValue == 0
             return .answer(status: 200, body: isHeld ? #"{"success":false}"# : "{}")
         }) { client, engine, server in
-            try await client.resetPrefixCache(engine, deadline: .now + .seconds(20))
+            try await client.resetPrefixCache(engine, deadline: .now + .seconds(90))
             #expect(server.requests.count == 2)
         }
     }
