@@ -91,20 +91,19 @@ def _measure(figures: Figures, disk: Path) -> None:
         measure_catalogs(figures, shared_memory, catalogs)
 
 
-def main() -> int:
-    """Measures, shows, writes; the exit code tells whether all thresholds are met."""
-    arguments = _arguments()
-    arguments.disk.mkdir(parents=True, exist_ok=True)
-    _check_space(Path("/dev/shm"), arguments.disk)
-    figures = Figures()
-    start = time.time()
-    _measure(figures, arguments.disk)
+def conclude(
+    figures: Figures, start: float, arguments: argparse.Namespace, **conditions: object
+) -> int:
+    """Writes the figures of a run that began at ``start``; the exit code of the program.
+
+    ``conditions`` stand beside the machine. ``arguments`` has ``output`` and ``no_thresholds``.
+    """
     document = {
         "format": FORMAT,
         "version": version(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(start)),
         "seconds": round(time.time() - start, 1),
-        "machine": machine(),
+        "machine": {**machine(), **conditions},
         "figures": figures.document(),
     }
     if arguments.output is not None:
@@ -113,6 +112,17 @@ def main() -> int:
     if figures.missed:
         print(f"missed: {', '.join(figures.missed)}", file=sys.stderr)
     return 1 if figures.missed and not arguments.no_thresholds else 0
+
+
+def main() -> int:
+    """Measures, shows, writes; the exit code tells whether all thresholds are met."""
+    arguments = _arguments()
+    arguments.disk.mkdir(parents=True, exist_ok=True)
+    _check_space(Path("/dev/shm"), arguments.disk)
+    figures = Figures()
+    start = time.time()
+    _measure(figures, arguments.disk)
+    return conclude(figures, start, arguments)
 
 
 if __name__ == "__main__":

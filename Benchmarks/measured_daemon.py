@@ -45,6 +45,16 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ends a program in order, and otherwise after half a minute."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 class Served:
     """A subcommand that serves HTTP on a unix socket, as a context."""
 
@@ -96,12 +106,7 @@ class Served:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        stop(self._process)
 
 
 class Daemon(Served):

@@ -8,7 +8,6 @@ touches of memory, the engine's copies) takes from the transfer.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -21,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from figures import Figures, median
-from host import FORMAT, machine
-from measured_daemon import ReferenceEngine, version
+from host import conclude
+from measured_daemon import ReferenceEngine
 from pull_daemon import PullDaemon, tree_seconds
 from sample_files import write_checkpoint
 from transfer_ceiling import GIB, KIB, MIB, Ceiling
@@ -246,20 +245,7 @@ def main() -> int:
     figures = Figures(Path(__file__).with_name("pull_thresholds.json"))
     start = time.time()
     _measure(figures, arguments.rounds, arguments.tensors)
-    document = {
-        "format": FORMAT,
-        "version": version(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(start)),
-        "seconds": round(time.time() - start, 1),
-        "machine": {**machine(), "load": os.getloadavg()[0]},
-        "figures": figures.document(),
-    }
-    if arguments.output is not None:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(document, indent=2) + "\n")
-    if figures.missed:
-        print(f"missed: {', '.join(figures.missed)}", file=sys.stderr)
-    return 1 if figures.missed and not arguments.no_thresholds else 0
+    return conclude(figures, start, arguments, load=os.getloadavg()[0])
 
 
 if __name__ == "__main__":

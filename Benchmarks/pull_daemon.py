@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from measured_daemon import CALL_S_MAX, REPOSITORY, START_S_MAX, binary
+from measured_daemon import CALL_S_MAX, REPOSITORY, START_S_MAX, binary, stop
 from torch_engine_process import zmq_flags
 
 if TYPE_CHECKING:
@@ -118,12 +117,7 @@ class PullDaemon:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        stop(self._process)
 
 
 def _free_port() -> int:
