@@ -32,13 +32,13 @@ def test_broadcast_from_every_root(library: Library, count: int, byte_count: int
     def body(member: Member) -> None:
         source, target = member.allocate(byte_count), member.allocate(byte_count)
         for root, content in enumerate(contents):
-            is_root = member.rank == root
-            member.gpu.write(source, content if is_root else bytes(byte_count))
+            own = content if member.rank == root else bytes(byte_count)
+            member.gpu.write(source, own)
             member.gpu.write(target, bytes(byte_count))
             member.group.broadcast(source, target, byte_count, root, member.stream)
             member.wait()
             assert member.gpu.read(target, byte_count) == content
-            assert (member.gpu.read(source, byte_count) == content) == is_root
+            assert member.gpu.read(source, byte_count) == own
             # In place, with elements of two bytes.
             even = byte_count // 2
             member.group.broadcast(source, source, even, root, member.stream, BFLOAT16)
