@@ -60,7 +60,7 @@ extension ControlRoutes {
         let body = try PullBody(await jsonBody(request))
         let begun = try await engine.pull(
             name, remoteName: body.remoteName, sources: body.sources, token: body.token,
-            stallTimeout: .seconds(body.stallSeconds))
+            stallTimeout: .seconds(body.stallSeconds), keep: body.keep)
         guard body.waits else { return try .json(begun, status: .accepted) }
         return try .json(try await engine.finishedPull(name))
     }

@@ -1,3 +1,4 @@
+import CheckpointEngine
 import CheckpointModel
 import CheckpointPull
 
@@ -12,6 +13,7 @@ struct PullBody {
     let remoteName: CheckpointName?
     let stallSeconds: Double
     let waits: Bool
+    let keep: PullKeep
 
     init(_ body: RequestFields) throws(ControlError) {
         var fields = body
@@ -26,7 +28,13 @@ struct PullBody {
             "stall_timeout", default: Double(stall), max: Self.stallSecondsMax)
         token = try fields.optionalString("token", byteCountMax: Self.tokenByteCountMax)
         waits = try fields.boolean("wait", default: true)
+        keep = try Self.keep(try fields.optionalString("keep", byteCountMax: 16))
         try fields.finish()
+        guard keep == .always || !waits else {
+            throw .invalid(
+                "what is not kept arrives with its update: it needs \"wait\": false, and the update"
+            )
+        }
         remoteName = try remote.map { text throws(ControlError) in
             guard let name = CheckpointName(text) else {
                 throw .invalid(
@@ -35,6 +43,15 @@ struct PullBody {
             return name
         }
         self.sources = sources
+    }
+
+    private static func keep(_ text: String?) throws(ControlError) -> PullKeep {
+        guard let text else { return .always }
+        guard let keep = PullKeep(rawValue: text) else {
+            let known = PullKeep.allCases.map { "\"\($0.rawValue)\"" }.joined(separator: ", ")
+            throw .invalid("\"keep\" is one of \(known), not \"\(text)\"")
+        }
+        return keep
     }
 
     private static func source(_ entry: RequestFields) throws(ControlError) -> SourceAddress {

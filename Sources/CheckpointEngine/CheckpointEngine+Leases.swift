@@ -93,6 +93,16 @@ extension CheckpointEngine {
         logger.info("a lease has ended", metadata: ["lease": "\(id)"])
     }
 
+    /// Has the checksums computed before somebody asks for them, while no update needs the memory's bandwidth.
+    nonisolated func computeChecksums(_ registered: RegisteredCheckpoint) {
+        let running = runningCount
+        Task.detached {
+            // What cannot be mapped is told to whoever asks.
+            let shared = try? registered.sharing.shared(registered)
+            shared?.checksums.computeAhead { running.value > 0 }
+        }
+    }
+
     /// Unmaps the files that are used in place; the pool's stay mapped for the next version.
     func stopSharing(_ registered: RegisteredCheckpoint) async {
         for shard in registered.shards where shard.isSharedMemory {
@@ -130,6 +140,7 @@ extension CheckpointEngine {
         guard case .ready(let registered) = try entry(name).state else {
             throw EngineError(.busy, "\(name) is still being registered; wait for its end")
         }
+        try registered.checkKept(name)
         return registered
     }
 

@@ -11,6 +11,7 @@ extension CheckpointEngine {
         guard case .ready(let registered) = try entry(name).state else {
             throw EngineError(.busy, "\(name) is still being registered; wait for its end")
         }
+        try registered.checkKept(name)
         guard let url = configuration.pull.advertisedURL else {
             gathered = MetasDocument(catalog: registered.catalog)
             return gathered

@@ -70,6 +70,7 @@ extension CheckpointEngine {
         guard case .ready(let registered) = entry.state else {
             throw EngineError(.busy, "\(name) is still being registered; wait for its end")
         }
+        try registered.checkKept(name)
         guard registered.feed?.isComplete ?? true else {
             throw EngineError(
                 .busy, "\(name) is still being read from other hosts; wait for its end")

@@ -1,9 +1,6 @@
 import CheckpointDevice
 public import CheckpointModel
-import CheckpointNative
-import CheckpointPlan
 public import CheckpointPull
-import CheckpointTransport
 import Logging
 
 /// Checkpoints that are read from other hosts.
@@ -12,10 +9,14 @@ extension CheckpointEngine {
     /// those of the metas that were loaded, whose daemons are sent `token`. Returns when
     /// its tensors are known and its bytes begin to arrive. It can be delivered at once: updates take what has
     /// arrived. When the pull fails, updates from it fail, and the name is free again.
+    ///
+    /// What is not kept passes through a ring: only one update can be made from it, which it arrives with, and
+    /// then the name is free again.
     @discardableResult
     public func pull(
         _ name: CheckpointName, remoteName: CheckpointName? = nil, sources: [SourceAddress] = [],
-        token: String? = nil, stallTimeout: Duration = PullRequest.stallTimeoutDefault
+        token: String? = nil, stallTimeout: Duration = PullRequest.stallTimeoutDefault,
+        keep: PullKeep = .always
     ) async throws(EngineError) -> CheckpointSummary {
         try checkRunning()
         guard entries[name] == nil else {
@@ -41,7 +42,7 @@ extension CheckpointEngine {
                 checkpoint: remoteName ?? (named ? gathered.sourceName : nil) ?? name,
                 sources: sources,
                 reader: configuration.pull.advertisedURL, stallTimeout: stallTimeout)
-            return try await begin(name, request, progress)
+            return try await begin(name, request, keep, progress)
         } catch {
             entries[name] = nil
             counters.pullFailures += 1
@@ -50,6 +51,7 @@ extension CheckpointEngine {
     }
 
     /// Waits until everything has arrived; throws when it will not.
+    @discardableResult
     public func finishedPull(_ name: CheckpointName) async throws(EngineError) -> CheckpointSummary
     {
         guard case .ready(let registered) = try entry(name).state else {
@@ -64,22 +66,17 @@ extension CheckpointEngine {
     }
 
     private func begin(
-        _ name: CheckpointName, _ request: PullRequest, _ progress: RegistrationProgress
+        _ name: CheckpointName, _ request: PullRequest, _ keep: PullKeep,
+        _ progress: RegistrationProgress
     ) async throws(EngineError) -> CheckpointSummary {
         let start = ContinuousClock.now
         // While the sources are asked: it takes as long.
         await readingAgents.prepare()
         let offer = try await offer(request, progress)
-        let feed = PullFeed(order: offer.order)
-        let checksums = ChunkChecksums(grid: offer.order.grid)
-        let registered = try await room(for: offer, feed, checksums)
+        let (registered, target) = try await memory(for: offer, keep)
         let run: PullRun
         do throws(PullError) {
-            run = try PullRun(
-                offer,
-                into: PullRun.Target(
-                    locations: registered.locations, feed: feed, checksums: checksums),
-                agents: readingAgents, logger: logger)
+            run = try PullRun(offer, into: target, agents: readingAgents, logger: logger)
             try await run.prepare()
         } catch {
             pool.release(registered.segments, retains: true)
@@ -97,6 +94,7 @@ extension CheckpointEngine {
             metadata: [
                 "checkpoint": "\(name)", "sources": "\(request.sources.count)",
                 "bytes": "\(registered.catalog.byteCount)",
+                "memory": "\(registered.pooledByteCount)",
             ])
         return try entry(name).summary
     }
@@ -124,47 +122,6 @@ extension CheckpointEngine {
                     + "others can read ('--listen', '--transfer-host'), or name daemons")
         }
         return offer
-    }
-
-    /// Memory for what the sources offer, laid out as theirs.
-    private func room(for offer: PullOffer, _ feed: PullFeed, _ checksums: ChunkChecksums)
-        async throws(EngineError) -> RegisteredCheckpoint
-    {
-        let catalog = offer.catalog
-        let plan = UpdatePlan(
-            catalog: catalog, bucketByteCountMax: configuration.bucketByteCountMax)
-        guard plan.order == Array(catalog.tensors.indices) else {
-            throw EngineError(
-                .sourceFailed,
-                "the sources deliver tensors in another order; install the same version of "
-                    + "checkpoint-engine on all hosts")
-        }
-        let segments: [PoolSegment]
-        do throws(DeviceError) {
-            segments = try pool.acquire(byteCounts: catalog.shards.map(\.byteCount))
-        } catch {
-            throw EngineError(error)
-        }
-        let locations = segments.map { segment in
-            SegmentLocation(
-                path: segment.path, inode: segment.inode, fileByteCount: segment.byteCount,
-                dataOffset: 0)
-        }
-        var pins: [PinnedFile] = []
-        if let pinned = gpus?.pinned {
-            do throws(DeviceError) {
-                pins = try await BlockingThread.run("ckpt-pin") { () throws(DeviceError) in
-                    try pinned.pin(locations)
-                }
-            } catch {
-                pool.release(segments, retains: false)
-                throw EngineError(error)
-            }
-        }
-        return RegisteredCheckpoint(
-            shards: [], catalog: catalog, locations: locations, pins: pins, segments: segments,
-            buckets: plan.buckets, seconds: 0, digest: String(plan.digest, radix: 16),
-            feed: feed, sharing: SharedCheckpointCache(SharedCheckpoint(catalog, checksums)))
     }
 
     private func carryOut(
@@ -207,6 +164,21 @@ extension CheckpointEngine {
         guard case .ready(let current)? = entries[name]?.state,
             current.incarnation == registered.incarnation
         else { return }
+        entries[name] = nil
+        pool.release(registered.segments, retains: true)
+    }
+
+    /// What has passed through is not here any more.
+    func forgetPassed(_ name: CheckpointName, _ registered: RegisteredCheckpoint) async {
+        func isHere() -> Bool {
+            guard case .ready(let current)? = entries[name]?.state else { return false }
+            return current.incarnation == registered.incarnation
+        }
+        guard isHere() else { return }
+        entries[name]?.pull?.cancel()
+        await entries[name]?.pull?.value
+        // A pull that did not end well has given everything back itself.
+        guard isHere(), entries[name]?.pull == nil else { return }
         entries[name] = nil
         pool.release(registered.segments, retains: true)
     }

@@ -62,6 +62,7 @@ extension CheckpointEngine {
         -> CheckpointSummary
     {
         entries[name]?.state = .ready(registered)
+        if configuration.pull.computesChecksumsAhead { computeChecksums(registered) }
         counters.registrations += 1
         counters.registeredBytes += registered.catalog.byteCount
         counters.registerSeconds += registered.seconds

@@ -27,6 +27,7 @@ extension CheckpointEngine {
         _ name: CheckpointName, _ registered: RegisteredCheckpoint, engines: [UpdateEngine],
         calls: ClientCalls?, seconds: Double, orders: EngineOrders, nativeSender: Int? = nil
     ) throws(EngineError) -> UpdateStatus {
+        if hosts != nil || nativeSender != nil { try registered.checkKept(name) }
         let record = UpdateRecord(Self.status(id: history.nextID(), name, registered))
         let job = UpdateJob(
             id: record.id, checkpoint: name, registered: registered, engines: engines,
@@ -226,6 +227,9 @@ extension CheckpointEngine {
         running[job.id] = nil
         entries[job.checkpoint]?.runningUpdate = nil
         if failure == nil { noteUpdate(of: job.checkpoint) }
+        if job.registered.passing != nil {
+            Task { await self.forgetPassed(job.checkpoint, job.registered) }
+        }
         job.record.finish(failure)
         count(job.record.status, failure)
         log(job.record.status)

@@ -34,7 +34,10 @@ public actor CheckpointEngine {
     var entries: [CheckpointName: RegistryEntry] = [:]
     var gathered = MetasDocument(ranks: [:])
     var history: UpdateHistory
-    var running: [String: RunningUpdate] = [:]
+    var running: [String: RunningUpdate] = [:] {
+        didSet { runningCount.set(running.count) }
+    }
+    let runningCount = RunningCount()
     var counters = EngineStatistics()
     var isStopping = false
 

@@ -29,9 +29,11 @@ public struct CheckpointSummary: Codable, Hashable, Sendable {
     public let registeredBytes: Int
     /// The checkpoints that it consists of; empty for one with bytes of its own.
     public let parts: [String]
+    /// Whether it stays: one that is read from other hosts may pass through on its way into engines.
+    public let kept: Bool
 
     enum CodingKeys: String, CodingKey {
-        case name, state, tensors, files, bytes, dtypes, parts
+        case name, state, tensors, files, bytes, dtypes, parts, kept
         case pooledBytes = "pooled_bytes"
         case inPlaceBytes = "in_place_bytes"
         case registerSeconds = "register_seconds"

@@ -19,11 +19,17 @@ final class GatherRuns: Sendable {
     private let state: Mutex<State>
 
     /// Prepares the first run of `job`; ``start()`` begins it. `arrivedCount` buckets are in the host's memory;
-    /// ``arrive(_:)`` tells of more.
-    init(_ job: GatherRun.Job, arrivedCount: Int = .max, signal: LinkSignal) throws(DeviceError) {
+    /// ``arrive(_:)`` tells of more. `delivered` is told of buckets that are on all GPUs.
+    init(
+        _ job: GatherRun.Job, arrivedCount: Int = .max, signal: LinkSignal,
+        delivered: DeliveredBuckets? = nil
+    ) throws(DeviceError) {
         self.job = job
         self.signal = signal
-        let first = try GatherRun(job, arrivedCount: arrivedCount) { signal.available($0) }
+        let first = try GatherRun(job, arrivedCount: arrivedCount) { count in
+            signal.available(count)
+            delivered?.release(count)
+        }
         state = Mutex(State(runs: [first], arrivedCount: arrivedCount))
     }
 

@@ -8,16 +8,19 @@ final class LinkFollower: WorkerLinkObserver {
     private let endpoints: [WorkerEndpoint]
     private let gather: RunningGather?
     private let update: HostUpdate?
+    private let delivered: DeliveredBuckets?
     private let bound: AsyncStream<Bool>.Continuation
 
     init(
         record: UpdateRecord, endpoints: [WorkerEndpoint], gather: RunningGather?,
-        update: HostUpdate?, bound: AsyncStream<Bool>.Continuation
+        update: HostUpdate?, delivered: DeliveredBuckets?,
+        bound: AsyncStream<Bool>.Continuation
     ) {
         self.record = record
         self.endpoints = endpoints
         self.gather = gather
         self.update = update
+        self.delivered = delivered
         self.bound = bound
     }
 
@@ -34,6 +37,13 @@ final class LinkFollower: WorkerLinkObserver {
                     + "and several hosts that have a part of the checkpoint each cannot serve that: "
                     + "register the whole checkpoint on every host")
         }
+        guard delivered == nil else {
+            throw WorkerError(
+                .invalidArgument,
+                "\(endpoints[workers[0]].engine) takes the weights once more, for a model that drafts, "
+                    + "but what passes through this host is not here any more: keep the checkpoint, "
+                    + "which needs memory for all of it")
+        }
         record.enterRepeat()
         do throws(DeviceError) {
             try gather?.runs.startAgain()
@@ -43,7 +53,8 @@ final class LinkFollower: WorkerLinkObserver {
     }
 
     func linkProgressed(_ progress: SessionProgress, touchesWeights: Bool, doneCount: Int) {
-        gather?.runs.release(doneCount)
+        // From a GPU's ring workers take nothing out of this host's memory.
+        if let gather { gather.runs.release(doneCount) } else { delivered?.release(doneCount) }
         if record.isRepeating { return }
         record.report(progress, touchesWeights: touchesWeights, endpoints: endpoints)
     }

@@ -8,11 +8,22 @@ public struct PullConfiguration: Hashable, Sendable {
     /// from here what is still arriving.
     public let advertisedURL: String?
 
+    /// Bytes of the ring that a checkpoint passes through that is not kept; less where there is less memory.
+    public let ringByteCount: Int
+
+    /// Whether checksums are computed when a checkpoint is there, instead of when the first reader asks.
+    public let computesChecksumsAhead: Bool
+
+    public static let ringByteCountDefault = 8 << 30
+
     public init(
         agent: AgentConfiguration = AgentConfiguration(host: "127.0.0.1", protocolName: .tcp),
-        advertisedURL: String? = nil
+        advertisedURL: String? = nil, ringByteCount: Int = Self.ringByteCountDefault,
+        computesChecksumsAhead: Bool = false
     ) {
         self.agent = agent
         self.advertisedURL = advertisedURL
+        self.ringByteCount = ringByteCount
+        self.computesChecksumsAhead = computesChecksumsAhead
     }
 }

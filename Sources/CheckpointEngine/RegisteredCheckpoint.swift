@@ -25,6 +25,8 @@ struct RegisteredCheckpoint: Sendable {
     var feed: PullFeed?
     /// Its form for other hosts.
     var sharing = SharedCheckpointCache()
+    /// Its ring, where it is not kept here.
+    var passing: PassingCheckpoint?
     /// Names these bytes for other hosts: no other registration has the same.
     let incarnation = String(UInt64.random(in: .min ... .max), radix: 16)
 
@@ -33,5 +35,15 @@ struct RegisteredCheckpoint: Sendable {
     /// Bytes of the files that are used where they lie.
     var inPlaceByteCount: Int {
         shards.reduce(0) { $0 + ($1.isSharedMemory ? $1.byteCount : 0) }
+    }
+
+    /// For everything but one update of one host's engines.
+    func checkKept(_ name: CheckpointName) throws(EngineError) {
+        guard passing == nil else {
+            throw EngineError(
+                .invalidArgument,
+                "\(name) passes through this host, for one update of its own engines, and is not kept: "
+                    + "pull it again where there is memory for all of it")
+        }
     }
 }

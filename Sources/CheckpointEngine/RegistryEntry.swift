@@ -47,7 +47,7 @@ struct RegistryEntry {
                 name: name.description, state: .registering, tensors: 0, files: 0, bytes: 0,
                 pooledBytes: 0, inPlaceBytes: 0, dtypes: [:],
                 registerSeconds: progress.start.duration(to: .now).inSeconds, registeredBytes: done,
-                parts: [])
+                parts: [], kept: true)
         case .ready(let checkpoint):
             let catalog = checkpoint.catalog
             return CheckpointSummary(
@@ -59,7 +59,7 @@ struct RegistryEntry {
                     uniqueKeysWithValues: catalog.countByDType.map { ($0.key.rawValue, $0.value) }),
                 registerSeconds: checkpoint.seconds,
                 registeredBytes: arrivedByteCount ?? catalog.byteCount,
-                parts: parts.map(\.description))
+                parts: parts.map(\.description), kept: checkpoint.passing == nil)
         }
     }
 }

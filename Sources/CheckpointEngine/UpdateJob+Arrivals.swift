@@ -26,6 +26,14 @@ extension UpdateJob {
         return { feed.unfollow(follower) }
     }
 
+    /// Frees the ring that a checkpoint passes through; `nil` for one that is kept.
+    func delivered(_ buckets: [DeliverySchedule.Bucket]) -> DeliveredBuckets? {
+        registered.passing.map { passing in
+            DeliveredBuckets(
+                room: passing.room, ends: [0] + buckets.map { $0.first + $0.count })
+        }
+    }
+
     private static func failure(_ error: PullError) -> WorkerError {
         let code: WorkerError.Code =
             switch error.code {

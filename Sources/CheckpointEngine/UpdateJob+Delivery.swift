@@ -16,7 +16,8 @@ extension UpdateJob {
         defer { arrivals?() }
         let follower = LinkFollower(
             record: record, endpoints: configuration.endpoints, gather: gather,
-            update: update, bound: boundContinuation)
+            update: update, delivered: delivered(configuration.schedule.buckets),
+            bound: boundContinuation)
         let failure: WorkerError? = await withTaskGroup(of: Ending.self) { group in
             group.addTask { .answered(await callEngines(endpoints, bound: bound)) }
             let linkFailure = await link(configuration, follower, boundContinuation)

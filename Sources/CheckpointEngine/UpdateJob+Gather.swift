@@ -1,6 +1,7 @@
 import CheckpointDevice
 import CheckpointModel
 import CheckpointNative
+import CheckpointPlan
 import CheckpointTransport
 import CheckpointWorker
 
@@ -58,19 +59,39 @@ extension UpdateJob {
     /// What the copies of this host alone need.
     private func prepareAlone(_ gpus: [GPU]) async throws(DeviceError) -> GatherDelivery {
         try await BlockingThread.run("ckpt-prepare") { () throws(DeviceError) in
-            let budget = try GatherDelivery.budget(
-                registered.catalog.tensors, tightest: try GatherDelivery.tightest(gpus),
-                slotByteCountMax: slotByteCountMax)
-            return try GatherDelivery(
-                registered, gpus: gpus, plan: registered.plans.gather(registered.catalog, budget),
+            try GatherDelivery(
+                registered, gpus: gpus, plan: try planAlone(try GatherDelivery.tightest(gpus)),
                 exchange: try exchange(gpus))
+        }
+    }
+
+    /// With smaller buckets where those that the GPUs have room for are too large for the ring of the host.
+    private func planAlone(_ tightest: (name: String, byteCount: Int)) throws(DeviceError)
+        -> PlannedGather
+    {
+        var slotByteCount = slotByteCountMax
+        while true {
+            let budget = try GatherDelivery.budget(
+                registered.catalog.tensors, tightest: tightest, slotByteCountMax: slotByteCount)
+            let planned = registered.plans.gather(registered.catalog, budget)
+            let buckets = planned.plan.buckets.map { $0.first..<($0.first + $0.count) }
+            if registered.passing?.hasRoom(for: buckets) ?? true { return planned }
+            slotByteCount /= 2
+            guard slotByteCount >= RingBudget.alignment else {
+                throw DeviceError(
+                    .insufficientMemory,
+                    "the ring of \(registered.pooledByteCount) bytes that the checkpoint passes "
+                        + "through has no room for one bucket of the GPUs: give it more "
+                        + "(--ring-memory), or memory for the whole checkpoint")
+            }
         }
     }
 
     func running(_ delivery: GatherDelivery) async throws -> RunningGather {
         let runs = try await BlockingThread.run("ckpt-prepare") { () throws(DeviceError) in
             try GatherRuns(
-                delivery.job, arrivedCount: isStreaming ? 0 : .max, signal: signal)
+                delivery.job, arrivedCount: isStreaming ? 0 : .max, signal: signal,
+                delivered: delivered(delivery.plan.schedule.buckets))
         }
         record.describe(delivery)
         return RunningGather(delivery: delivery, runs: runs, counters: try ReferenceCounterFile())

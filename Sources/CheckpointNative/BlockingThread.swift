@@ -60,6 +60,14 @@ public enum BlockingThread {
         for thread in threads { pthread_join(thread, nil) }
     }
 
+    /// Lets the calling thread run where nobody else would; for good, so only on a thread that was started for it.
+    public static func becomeLowPriority() {
+        // Fails never for a thread that only gives way.
+        _ = setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, lowestPriority)
+    }
+
+    private static let lowestPriority: CInt = 19
+
     private static func start(
         _ name: String, isDetached: Bool, _ run: @escaping @Sendable () -> Void
     ) -> pthread_t? {

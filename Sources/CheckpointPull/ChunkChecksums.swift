@@ -1,7 +1,10 @@
 import CheckpointNative
 public import CheckpointPlan
+import Glibc
 
 /// The CRC-32C of every chunk of a checkpoint: computed once, or taken from the source that it was read from.
+///
+/// They are computed when somebody asks, or ahead of that in the time that nobody else needs.
 public final class ChunkChecksums: Sendable {
     private struct State {
         var values: [UInt32]
@@ -11,6 +14,7 @@ public final class ChunkChecksums: Sendable {
         /// Where the next thread looks for chunks first: those that are asked for go before the others.
         var next = 0
         var isComputing = false
+        var isComputingAhead = false
         var isClosed = false
     }
 
@@ -66,6 +70,28 @@ public final class ChunkChecksums: Sendable {
         return nil
     }
 
+    /// Begins to compute all of them on a thread of the lowest priority, which rests while `isBusy`.
+    public func computeAhead(isBusy: @escaping @Sendable () -> Bool) {
+        guard !shards.isEmpty else { return }
+        let starts = state.update { state in
+            defer { state.isComputingAhead = true }
+            return !state.isComputing && !state.isComputingAhead
+        }
+        guard starts else { return }
+        Task {
+            await BlockingThread.run("ckpt-checksum") { [self] in
+                BlockingThread.becomeLowPriority()
+                compute { [self] in
+                    while isBusy(), state.update({ !$0.isComputing && !$0.isClosed }) {
+                        usleep(Self.restMicroseconds)
+                    }
+                }
+            }
+        }
+    }
+
+    private static let restMicroseconds: UInt32 = 10_000
+
     /// Ends what is computed; nothing waits any longer.
     public func close() { state.update { $0.isClosed = true } }
 
@@ -79,14 +105,16 @@ public final class ChunkChecksums: Sendable {
         Task {
             await BlockingThread.run("ckpt-checksum") { [self] in
                 BlockingThread.runAll("ckpt-checksum", count: Self.threadCount) { [self] _ in
-                    compute()
+                    compute {}
                 }
             }
         }
     }
 
-    private func compute() {
+    /// Computes runs of chunks until none is left, each after `pause`.
+    private func compute(pause: () -> Void) {
         while true {
+            pause()
             let run: Range<Int> = state.update { state in
                 guard !state.isClosed,
                     let start = state.isTaken[state.next...].firstIndex(of: false)

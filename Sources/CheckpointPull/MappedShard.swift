@@ -51,10 +51,16 @@ public final class MappedShard: @unchecked Sendable {
 
     /// The CRC-32C of the bytes of `range`, which lie in the data section.
     public func checksum(of range: ByteRange) -> UInt32 {
-        precondition(range.end <= byteCount, "the range lies in the data section")
+        checksum(offset: range.offset, byteCount: range.byteCount)
+    }
+
+    /// The CRC-32C of so many bytes from `offset` on, which lie in the data section.
+    func checksum(offset: Int, byteCount count: Int) -> UInt32 {
+        precondition(
+            offset >= 0 && count >= 0 && count <= byteCount && offset <= byteCount - count,
+            "the range lies in the data section")
         // SAFETY: checked above; the mapping outlives the call.
         return unsafe Checksum.crc32c(
-            UnsafeRawBufferPointer(
-                start: address + dataOffset + range.offset, count: range.byteCount))
+            UnsafeRawBufferPointer(start: address + dataOffset + offset, count: count))
     }
 }

@@ -21,10 +21,28 @@ extension PullRun {
 
     private func follow(_ address: SourceAddress) async {
         while !isOver, !Task.isCancelled, sources[address.url]?.isWorthwhile == true {
-            let interval = await ask(address)
+            let interval = waitsForRoomLong ? letGo(address) : await ask(address)
             pump()
             try? await Task.sleep(for: interval)
         }
+    }
+
+    /// Ends the lease of a source that cannot be read on for now: it is others' turn. There is a new one when
+    /// there is room.
+    private func letGo(_ address: SourceAddress) -> Duration {
+        let url = address.url
+        guard let lease = sources[url]?.lease, !lease.id.isEmpty else { return Self.eagerInterval }
+        stopReading(url)
+        endLease(lease, of: address)
+        return Self.eagerInterval
+    }
+
+    /// Ends a lease; what it said counts no more.
+    private func endLease(_ lease: SourceLease, of address: SourceAddress) {
+        sources[address.url]?.lease = nil
+        if truth.source == address.url { truth.source = nil }
+        let client = offer.client
+        followers.append(Task { await client.end(lease.id, at: address) })
     }
 
     /// Begins or renews the lease; returns how long to wait until the next time.
@@ -120,10 +138,11 @@ extension PullRun {
             schedule.complete(number)
             return Self.calmInterval
         }
-        let order = offer.order
+        let (order, layout) = (offer.order, target.layout)
         schedule.extend(
             number,
-            with: arrived.lazy.flatMap { $0.clamped(to: 0..<order.count) }.map { order.chunks[$0] })
+            with: arrived.lazy.flatMap { $0.clamped(to: 0..<order.count) }
+                .flatMap { layout.chunks(ofSource: order.chunks[$0]) })
         return Self.eagerInterval
     }
 
@@ -138,7 +157,8 @@ extension PullRun {
     /// Lets what is under way end, and starts no more: it is another reader's turn.
     private func stopReading(_ url: String) {
         guard let number = sources[url]?.number else { return }
-        if !schedule.remove(number).isEmpty { settle() }
+        schedule.retire(number)
+        drain(number)
         active[number] = nil
         sources[url]?.number = nil
     }
@@ -153,9 +173,7 @@ extension PullRun {
             // Nobody can be asked whether it is still what it was.
             sources[url]?.isWorthwhile = false
         } else if let lease = sources[url]?.lease, let address = sources[url]?.address {
-            sources[url]?.lease = nil
-            let client = offer.client
-            followers.append(Task { await client.end(lease.id, at: address) })
+            endLease(lease, of: address)
         }
         if truth.source == url { truth.source = nil }
     }
@@ -195,7 +213,7 @@ extension PullRun {
     )? {
         var generation = truth.generation
         var values: [UInt32] = []
-        for chunk in chunks {
+        for chunk in chunks.lazy.map(target.layout.sourceChunk) {
             let block = chunk / ChecksumTruth.blockCount
             guard let known = await self.block(block, beside: url) else { return nil }
             // Values of two generations together are of no use: the caller sees the older one's.

@@ -1,6 +1,6 @@
 public import CheckpointModel
 import CheckpointNative
-import CheckpointPlan
+public import CheckpointPlan
 import CheckpointTransfer
 public import Logging
 
@@ -13,15 +13,25 @@ public import Logging
 public actor PullRun {
     /// Where the bytes go, and who is told.
     public struct Target: Sendable {
-        /// One for each shard of the offer; files that nobody else writes to.
+        public let layout: PullLayout
+        /// Those of the layout; files that nobody else writes to.
         public let locations: [SegmentLocation]
+        /// Made from the layout's order.
         public let feed: PullFeed
+        /// Of the sources' chunks.
         public let checksums: ChunkChecksums
+        /// Tells when the places of a ring are free again.
+        public let room: PullRoom?
 
-        public init(locations: [SegmentLocation], feed: PullFeed, checksums: ChunkChecksums) {
+        public init(
+            _ layout: PullLayout, locations: [SegmentLocation], feed: PullFeed,
+            checksums: ChunkChecksums, room: PullRoom? = nil
+        ) {
+            self.layout = layout
             self.locations = locations
             self.feed = feed
             self.checksums = checksums
+            self.room = room
         }
     }
 
@@ -30,7 +40,7 @@ public actor PullRun {
     let agents: SpareAgent
     let logger: Logger
     let mapped: [MappedShard]
-    private let start = ContinuousClock.now
+    let start = ContinuousClock.now
 
     var schedule: PullSchedule
     var truth = ChecksumTruth()
@@ -39,18 +49,18 @@ public actor PullRun {
     /// The sources that are read now, by their number in the schedule.
     var active: [Int: String] = [:]
     var agent: TransferAgent?
-    /// Where the agent has each shard's data section.
+    /// Where the agent has each location's data section.
     var localAddresses: [UInt] = []
     /// What it has mapped for this pull.
     private var mappedAddresses: [UInt] = []
-    private var isRestarting = false
-    /// Whether the agent still reads from a source that is none any more.
-    private var isSettling = false
+    var isRestarting = false
+    /// Since when there is no room for more.
+    var roomWaitStart: ContinuousClock.Instant?
     /// When something has arrived last, or was not to be expected.
     var lastArrival = ContinuousClock.now
     private var outcome: Result<Void, PullError>?
     private let ended = AsyncStream.makeStream(of: Never.self)
-    private var tasks: [Task<Void, Never>] = []
+    var tasks: [Task<Void, Never>] = []
     var followers: [Task<Void, Never>] = []
     /// Leases that are being begun.
     var beginningCount = 0
@@ -60,15 +70,17 @@ public actor PullRun {
         _ offer: PullOffer, into target: Target, agents: SpareAgent, logger: Logger
     ) throws(PullError) {
         var mapped: [MappedShard] = []
-        for (location, shard) in zip(target.locations, offer.catalog.shards) {
-            mapped.append(try MappedShard(location, byteCount: shard.byteCount))
+        for (location, byteCount) in zip(target.locations, target.layout.byteCounts) {
+            mapped.append(try MappedShard(location, byteCount: byteCount))
         }
         self.offer = offer
         self.target = target
         self.agents = agents
         self.logger = logger
         self.mapped = mapped
-        schedule = PullSchedule(order: offer.order, receiverEndpointCount: 1)
+        schedule = PullSchedule(
+            order: target.layout.order, receiverEndpointCount: 1,
+            openPlaceCount: target.layout.placeCount(released: 0))
     }
 
     /// Starts the agent and gives it the memory; nothing is left when it throws.
@@ -106,7 +118,9 @@ public actor PullRun {
             for source in offer.request.sources { add(source) }
             for source in offer.memory { add(source) }
             tasks.append(Task { await self.watch() })
+            target.room?.follow { count in Task { await self.open(released: count) } }
             for await _ in ended.stream {}
+            target.room?.follow(nil)
         }
         for task in tasks + followers { task.cancel() }
         async let leases: Void = endAllLeases()
@@ -192,7 +206,7 @@ public actor PullRun {
     }
 
     /// Ends an agent that may still write, and starts another one; reads go on after that.
-    private func restartAgent(_ failed: TransferAgent) async {
+    func restartAgent(_ failed: TransferAgent) async {
         guard !isRestarting, !isOver, agent === failed else { return }
         isRestarting = true
         defer { isRestarting = false }
@@ -205,142 +219,20 @@ public actor PullRun {
         if isOver { await agent?.kill() }
     }
 
-    /// Waits until the agent has ended what it reads, before others put the same chunks: what a source sends
-    /// that is none any more would land on theirs.
-    func settle() {
-        guard !isSettling, let agent else { return }
-        isSettling = true
+    /// Sees to it that what is still under way from a source that is none any more ends soon: nobody else may
+    /// put those chunks before.
+    func drain(_ number: Int) {
+        guard schedule.isDraining(number), let agent else { return }
         tasks.append(
             Task {
-                if await !agent.waitForReads(timeout: Self.settleTimeout) {
-                    await restartAgent(agent)
-                }
-                isSettling = false
+                do { try await Task.sleep(for: Self.drainTimeout) } catch { return }
+                guard schedule.isDraining(number) else { return }
+                await restartAgent(agent)
                 pump()
             })
     }
 
-    private static let settleTimeout = Duration.seconds(2)
-
-    // MARK: Batches
-
-    var seconds: Double { start.duration(to: .now).inSeconds }
-
-    /// Starts all batches that can be read now.
-    func pump() {
-        guard !isOver, !isRestarting, !isSettling, let agent, !agent.hasEnded else { return }
-        while let batch = schedule.next(at: seconds) {
-            guard let url = active[batch.source], let source = sources[url],
-                let lease = source.lease
-            else {
-                schedule.remove(batch.source)
-                continue
-            }
-            tasks.append(Task { await self.read(batch, lease, url, agent) })
-        }
-        if tasks.count > 256 { tasks.removeFirst(128) }
-    }
-
-    private func read(
-        _ batch: PullBatch, _ lease: SourceLease, _ url: String, _ agent: TransferAgent
-    ) async {
-        let ranges = batch.chunks.map { transferRange($0, lease) }
-        let chunks = batch.chunks.flatMap(Array.init)
-        let isChecked = offer.memory.isEmpty
-        // Asked for while the bytes arrive. Not a child task: cancelling it would blame its source.
-        let checksums = Task {
-            isChecked ? await self.expectedChecksums(chunks, beside: url) : nil
-        }
-        do throws(TransferError) {
-            _ = try await agent.read(
-                from: lease.state.session, ranges, timeout: Self.timeout(batch.byteCount))
-        } catch {
-            return await failed(batch, url, error, agent)
-        }
-        // What comes after is not the wire's time.
-        let readEnd = seconds
-        guard !isOver else { return }
-        guard isChecked else {
-            let found = await Self.checksums(of: chunks, offer.order.grid, mapped)
-            return arrived(batch, url, chunks, found, wrong: [], readEnd)
-        }
-        guard let expected = await checksums.value else {
-            schedule.fail(batch.id, at: seconds)
-            return pump()
-        }
-        let found = await Self.checksums(of: chunks, offer.order.grid, mapped)
-        guard !isOver, expected.generation == truth.generation else {
-            // Another source decides by now.
-            schedule.fail(batch.id, at: seconds)
-            return pump()
-        }
-        let wrong = zip(chunks, zip(expected.values, found)).filter { $0.1.0 != $0.1.1 }.map(\.0)
-        arrived(batch, url, chunks, found, wrong: Set(wrong), readEnd)
-    }
-
-    private func arrived(
-        _ batch: PullBatch, _ url: String, _ chunks: [Int], _ values: [UInt32],
-        wrong: Set<Int>, _ readEnd: Double
-    ) {
-        guard schedule.finish(batch.id, at: readEnd, wrong: wrong) else { return pump() }
-        let right = chunks.filter { !wrong.contains($0) }
-        for (chunk, value) in zip(chunks, values) where !wrong.contains(chunk) {
-            target.checksums.note(chunk, value)
-            truth.arrivedBlocks.insert(chunk / ChecksumTruth.blockCount)
-        }
-        if !right.isEmpty { lastArrival = .now }
-        sources[url]?.byteCount += right.reduce(0) { $0 + offer.order.grid.byteCount(of: $1) }
-        target.feed.insert(right)
-        if schedule.isComplete { return end(.success(())) }
-        if !wrong.isEmpty { delivered(wrongBytesFrom: url, wrong.count) }
-        pump()
-    }
-
-    private func failed(
-        _ batch: PullBatch, _ url: String, _ error: TransferError, _ agent: TransferAgent
-    ) async {
-        guard !isOver else { return }
-        switch error.code {
-        case .timedOut:
-            // The transfer may still go on: nobody else may put these chunks before the agent is gone.
-            logger.warning(
-                "a source does not answer; its chunks go to others",
-                metadata: ["source": "\(url)", "reason": "\(error.message)"])
-            suspend(url, "\(url) did not deliver \(batch.byteCount) bytes in time")
-            await restartAgent(agent)
-        case .lost:
-            schedule.fail(batch.id, at: seconds)
-            await restartAgent(agent)
-        case .failed, .missing:
-            suspend(url, "reading from \(url) failed: \(error.message)")
-        case .cancelled: schedule.fail(batch.id, at: seconds)
-        }
-        pump()
-    }
-
-    private func transferRange(_ chunks: Range<Int>, _ lease: SourceLease) -> TransferRange {
-        let place = offer.order.grid.range(of: chunks)
-        return TransferRange(
-            local: localAddresses[place.shard] + UInt(place.range.offset),
-            remote: lease.state.addresses[place.shard] + UInt(place.range.offset),
-            byteCount: place.range.byteCount)
-    }
-
-    /// A batch is sized by its duration, so that even slow links keep well below.
-    private static func timeout(_ byteCount: Int) -> Duration {
-        .seconds(5) + .milliseconds(byteCount / 20_000)
-    }
-
-    private static func checksums(of chunks: [Int], _ grid: ChunkGrid, _ mapped: [MappedShard])
-        async -> [UInt32]
-    {
-        await BlockingThread.run("ckpt-verify") {
-            chunks.map { chunk in
-                let place = grid.range(of: chunk)
-                return mapped[place.shard].checksum(of: place.range)
-            }
-        }
-    }
+    private static let drainTimeout = Duration.seconds(2)
 
     // MARK: The end
 
@@ -348,6 +240,8 @@ public actor PullRun {
     private func watch() async {
         while !isOver {
             do { try await Task.sleep(for: .milliseconds(200)) } catch { return }
+            // Who is slow then is the engine.
+            if schedule.waitsForRoom { lastArrival = .now }
             let idle = lastArrival.duration(to: .now)
             if idle >= offer.request.stallTimeout { return end(.failure(stalled(idle))) }
             if !sources.values.contains(where: \.isWorthwhile) {
@@ -361,11 +255,10 @@ public actor PullRun {
         let reasons = sources.values.compactMap { source in
             source.reason ?? source.number.map { _ in "\(source.address) sends nothing" }
         }.sorted()
-        let grid = offer.order.grid
         let missing = schedule.pendingByteCount
         return PullError(
             .sourceFailed,
-            "nothing has arrived for \(Int(idle.inSeconds)) s, and of \(grid.count) chunks "
+            "nothing has arrived for \(Int(idle.inSeconds)) s, and of \(schedule.order.count) chunks "
                 + "\(target.feed.arrivedChunkCount) are here (\(missing) bytes wait for a source): "
                 + (reasons.isEmpty
                     ? "no source has failed, but none delivers"

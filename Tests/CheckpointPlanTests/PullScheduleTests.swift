@@ -27,7 +27,7 @@ struct PullScheduleTests {
         simulation.run()
         #expect(simulation.schedule.isComplete && simulation.faults == [])
         #expect(simulation.arrived == Array(0..<4000))
-        #expect(simulation.schedule.batchCount == 0 && simulation.schedule.pendingByteCount == 0)
+        #expect(simulation.schedule.pendingByteCount == 0)
         // The wire never waits.
         #expect(simulation.now < 4000 * Self.chunkByteCount / Self.gigabyte * 1.0001)
     }
@@ -62,7 +62,7 @@ struct PullScheduleTests {
         let lost = simulation.add(speeds: [Self.gigabyte, Self.gigabyte])
         simulation.run(until: 0.3)
         #expect(simulation.senderCounts().sorted() == [2, 3])
-        simulation.at(0.31, .remove(lost))
+        simulation.at(0.31, .retire(lost))
         simulation.run(until: 0.5)
         #expect(simulation.senderCounts().sorted() == [1, 2])
         simulation.run()
@@ -76,13 +76,13 @@ struct PullScheduleTests {
         #expect(simulation.senderCounts() == [2, 2])
         // Sources took turns: these two send to one receiver.
         for source in sources where source.isMultiple(of: 2) {
-            simulation.at(0.11, .remove(source))
+            simulation.at(0.11, .retire(source))
         }
         simulation.run(until: 0.4)
         #expect(simulation.senderCounts() == [1, 1])
     }
 
-    @Test func removalReturnsTheChunks() throws {
+    @Test func aRetiredSourceKeepsItsChunksUntilItsBatchesEnd() throws {
         let order = try #require(PullOrder.plain([100]))
         var schedule = PullSchedule(
             order: order, receiverEndpointCount: 1, limits: Self.probing(4 << 20))
@@ -93,16 +93,47 @@ struct PullScheduleTests {
         #expect(third == nil)
         #expect(first.chunks == [0..<4] && second.chunks == [4..<8])
         #expect(schedule.pendingByteCount == 92 << 20)
-        let removed = schedule.remove(source)
-        #expect(removed == [first, second])
-        #expect(schedule.pendingByteCount == 100 << 20 && schedule.unobtainableCount == 100)
-        let counted = [schedule.finish(first.id, at: 1), schedule.fail(second.id, at: 1)]
-        let fourth = schedule.next(at: 1)
-        #expect(counted == [false, false] && fourth == nil && schedule.arrivals.count == 0)
+        schedule.retire(source)
+        #expect(schedule.isDraining(source) && schedule.pendingByteCount == 92 << 20)
         _ = schedule.addSource(endpointCount: 1, holdsAll: true)
-        #expect(schedule.unobtainableCount == 0)
-        let fifth = try Self.required(schedule.next(at: 1))
-        #expect(fifth.chunks == [0..<4])
+        let other = try Self.required(schedule.next(at: 0))
+        #expect(other.chunks == [8..<12])
+        schedule.finish(first.id, at: 1)
+        #expect(schedule.isDraining(source) && schedule.arrivals.completeChunkCount == 4)
+        schedule.fail(second.id, at: 1)
+        #expect(!schedule.isDraining(source) && schedule.pendingByteCount == 92 << 20)
+        let again = try Self.required(schedule.next(at: 1))
+        #expect(again.chunks == [4..<8])
+    }
+
+    @Test func nothingIsAskedForBeforeThereIsRoom() throws {
+        let order = try #require(PullOrder.plain([100]))
+        var schedule = PullSchedule(
+            order: order, receiverEndpointCount: 1, openPlaceCount: 6,
+            limits: Self.probing(4 << 20))
+        _ = schedule.addSource(endpointCount: 1, holdsAll: true)
+        let partial = schedule.addSource(endpointCount: 1, holdsAll: false)
+        schedule.extend(partial, with: 50..<100)
+        #expect(!schedule.waitsForRoom)
+        let first = try Self.required(schedule.next(at: 0))
+        let second = try Self.required(schedule.next(at: 0))
+        #expect(first.chunks == [0..<4] && second.chunks == [4..<6])
+        var none = schedule.next(at: 0)
+        #expect(none == nil)
+        schedule.finish(first.id, at: 0.01)
+        none = schedule.next(at: 0.01)
+        #expect(none == nil && !schedule.waitsForRoom)
+        schedule.finish(second.id, at: 0.01)
+        #expect(schedule.waitsForRoom)
+        schedule.open(8)
+        schedule.open(7)
+        #expect(!schedule.waitsForRoom)
+        let third = try Self.required(schedule.next(at: 0.01))
+        #expect(third.chunks == [6..<8])
+        schedule.finish(third.id, at: 0.02)
+        schedule.open(100)
+        while let batch = schedule.next(at: 0.03) { schedule.finish(batch.id, at: 0.03) }
+        #expect(schedule.isComplete && !schedule.waitsForRoom)
     }
 
     @Test func wrongChunksAreAskedForAgain() throws {
@@ -165,54 +196,12 @@ struct PullScheduleTests {
         var simulation = try Self.simulation(chunks: 300)
         let low = simulation.add(speeds: [Self.gigabyte], holdsAll: false)
         simulation.schedule.extend(low, with: 0..<200)
-        #expect(simulation.schedule.unobtainableCount == 100)
         simulation.run()
         #expect(!simulation.schedule.isComplete && simulation.arrived.count == 200)
         let high = simulation.add(speeds: [Self.gigabyte], holdsAll: false)
         simulation.schedule.extend(high, with: 190..<300)
-        #expect(simulation.schedule.unobtainableCount == 0)
         simulation.run()
         #expect(simulation.schedule.isComplete && simulation.faults == [])
-    }
-
-    /// Two receivers share a complete source, each at 1 GB/s, and have 4 GB/s between them. Returns
-    /// when both are complete, and how far the prefix fell behind what had arrived.
-    private static func pair(turnCount: Int) throws -> (seconds: Double, lag: Int) {
-        let order = try #require(PullOrder.plain([2000]))
-        var pair = (0..<2).map { turn in
-            var limits = PullLimits()
-            limits.turn = min(turn, turnCount - 1)
-            limits.turnCount = turnCount
-            var simulation = PullSimulation(order: order, receivers: 1, limits: limits)
-            simulation.add(speeds: [gigabyte])
-            simulation.add(speeds: [4 * gigabyte], holdsAll: false)
-            return simulation
-        }
-        var told = [0, 0]
-        var seconds = 0.0
-        var lag = 0
-        while !pair.allSatisfy(\.schedule.isComplete), seconds < 10 {
-            seconds += 0.01
-            for index in 0..<2 { pair[index].run(until: seconds) }
-            for index in 0..<2 {
-                let new = pair[index].arrived[told[index]...]
-                told[index] += new.count
-                for chunk in new { pair[1 - index].at(seconds, .extend(1, chunk..<(chunk + 1))) }
-                let arrivals = pair[index].schedule.arrivals
-                lag = max(lag, arrivals.count - arrivals.completeChunkCount)
-            }
-        }
-        #expect(pair.allSatisfy { $0.faults == [] && $0.schedule.isComplete })
-        return (seconds, lag)
-    }
-
-    @Test func receiversThatTakeTurnsFeedOneAnother() throws {
-        let alone = 2000 * Self.chunkByteCount / Self.gigabyte
-        let same = try Self.pair(turnCount: 1)
-        let turns = try Self.pair(turnCount: 2)
-        #expect(same.seconds > 0.95 * alone, "\(same)")
-        #expect(turns.seconds < 0.6 * alone, "\(turns)")
-        #expect(turns.lag < 200, "\(turns)")
     }
 
     @Test func anEmptyPullIsComplete() throws {
@@ -222,6 +211,5 @@ struct PullScheduleTests {
         _ = schedule.addSource(endpointCount: 1, holdsAll: true)
         let batch = schedule.next(at: 0)
         #expect(schedule.isComplete && batch == nil)
-        #expect(schedule.unobtainableCount == 0)
     }
 }

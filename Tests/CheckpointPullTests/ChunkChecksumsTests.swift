@@ -3,6 +3,7 @@ import CheckpointNative
 import CheckpointPlan
 import CheckpointTesting
 import FoundationEssentials
+import Synchronization
 import Testing
 
 @testable import CheckpointPull
@@ -67,6 +68,38 @@ struct ChunkChecksumsTests {
         }
         cancelled.cancel()
         #expect(await cancelled.value == nil)
+    }
+
+    @Test func aheadOfAllQuestionsInTimeThatNobodyNeeds() async throws {
+        let content = try FakeContent.random(shardByteCounts: [400_000], seed: 5)
+        let checksums = ChunkChecksums(grid: try content.grid, shards: try shards(content))
+        let isBusy = Mutex(true)
+        checksums.computeAhead { isBusy.withLock(\.self) }
+        checksums.computeAhead { false }
+        try await Task.sleep(for: .milliseconds(100))
+        #expect(checksums.known(0) == nil)
+        isBusy.withLock { $0 = false }
+        let expected = try content.checksums()
+        try await PullFixture.wait("all are known") {
+            (0..<expected.count).allSatisfy { checksums.known($0) == expected[$0] }
+        }
+    }
+
+    @Test(arguments: [true, false])
+    func aQuestionIsAnsweredAlsoInBusyTimes(_ isAsked: Bool) async throws {
+        let content = try FakeContent.random(shardByteCounts: [400_000], seed: 6)
+        let checksums = ChunkChecksums(grid: try content.grid, shards: try shards(content))
+        checksums.computeAhead { true }
+        let expected = try content.checksums()
+        if isAsked {
+            let all = await checksums.values(
+                0..<expected.count, deadline: .now + .seconds(20))
+            #expect(all == expected)
+        } else {
+            // Its thread ends with it.
+            checksums.close()
+            #expect(checksums.known(0) == nil)
+        }
     }
 
     @Test func rangesOfAShardHaveTheirSums() throws {

@@ -311,6 +311,7 @@ struct PullFaultTests {
             let target = try fixture.target(offer)
             let location = target.locations[0]
             let gone = PullRun.Target(
+                target.layout,
                 locations: [
                     SegmentLocation(
                         path: location.path, inode: location.inode + 1,

@@ -59,7 +59,7 @@ struct PullFixture: Sendable {
                 memory.write([UInt8](repeating: 0, count: max(1, shard.byteCount)), to: "\(index)"))
         }
         return PullRun.Target(
-            locations: locations, feed: PullFeed(order: offer.order),
+            .whole(offer.order), locations: locations, feed: PullFeed(order: offer.order),
             checksums: ChunkChecksums(grid: offer.order.grid))
     }
 

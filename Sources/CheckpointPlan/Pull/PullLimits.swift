@@ -12,16 +12,5 @@ public struct PullLimits: Hashable, Sendable {
     /// What an endpoint is taken to send, in bytes a second, before any has been measured.
     public var bytesPerSecondAssumed = 1e9
 
-    /// This receiver among several that pull the same order from the same complete sources and from
-    /// one another: of each `turnCount` pieces of the order, it fetches piece `turn` from complete
-    /// sources first.
-    public var turn = 0
-    /// How many such receivers there are; 1: complete sources are read in the order of want.
-    public var turnCount = 1
-    /// Bytes of such a piece.
-    public var turnByteCount = 8 << 20
-    /// Pending bytes that are passed over at most, and so how far the prefix may fall back.
-    public var leftByteCountMax = 1 << 30
-
     public init() {}
 }

@@ -13,7 +13,6 @@ extension PullSchedule {
 
     /// The next batch to start, or `nil` when there is nothing to do before the next event.
     public mutating func next(at seconds: Double) -> PullBatch? {
-        guard !pending.isEmpty else { return nil }
         let free = freeLanes()
         guard !free.isEmpty else { return nil }
         let outlook = outlook(at: seconds)
@@ -38,7 +37,7 @@ extension PullSchedule {
         let countMax = (counts.min() ?? 0) + 1
         return lanes.indices.filter { index in
             let lane = lanes[index]
-            return lane.batches.count < limits.depth && hasWork(lane)
+            return !lane.isRetired && lane.batches.count < limits.depth && hasWork(lane)
                 && (lane.batches.isEmpty || counts[lane.receiver] <= countMax)
         }
     }
@@ -51,7 +50,9 @@ extension PullSchedule {
     }
 
     private func hasWork(_ lane: Lane) -> Bool {
-        sources[lane.source].holdsAll ? !pending.isEmpty : !sources[lane.source].wanted.isEmpty
+        let source = sources[lane.source]
+        let first = (source.holdsAll ? pending : source.wanted).first(from: 0)
+        return first.map { $0 < openPlaceCount } ?? false
     }
 
     private func outlook(at seconds: Double) -> Outlook {
@@ -75,7 +76,7 @@ extension PullSchedule {
             outlook.rates.append(rate)
             outlook.rests.append(rest)
             byteCount += rest
-            if !lane.batches.isEmpty || hasWork(lane) {
+            if !lane.isRetired, !lane.batches.isEmpty || hasWork(lane) {
                 outlook.liveCount += 1
                 sum += rate
             }
@@ -101,12 +102,7 @@ extension PullSchedule {
 
     private func places(of index: Int, byteCountMax: Int) -> [Int] {
         let source = sources[lanes[index].source]
-        guard source.holdsAll else { return places(in: source.wanted, byteCountMax: byteCountMax) }
-        let left = partials.isEmpty || limits.turnCount < 2 ? 0 : limits.leftByteCountMax
-        let places = places(in: pending, byteCountMax: byteCountMax, leaving: left)
-        // When all that is pending is left to others, it is better to help them.
-        guard places.isEmpty else { return places }
-        return self.places(in: pending, byteCountMax: byteCountMax)
+        return places(in: source.holdsAll ? pending : source.wanted, byteCountMax: byteCountMax)
     }
 
     /// Whether another endpoint, which has batches and so will ask for more, would bring one more
@@ -118,35 +114,24 @@ extension PullSchedule {
         let own = seconds(index)
         return lanes.indices.contains { other in
             let source = sources[lanes[other].source]
-            return other != index && !lanes[other].batches.isEmpty && seconds(other) < own
+            return other != index && !lanes[other].isRetired && !lanes[other].batches.isEmpty
+                && seconds(other) < own
                 && (source.holdsAll || source.wanted.contains(place))
         }
     }
 
-    /// The first places of `set` up to `byteCountMax`, at least one, but for those that are not
-    /// this receiver's turn, until `leaving` bytes are left to others.
-    private func places(in set: PlaceSet, byteCountMax: Int, leaving: Int = 0) -> [Int] {
+    /// The first places of `set` up to `byteCountMax`, at least one, as far as there is room.
+    private func places(in set: PlaceSet, byteCountMax: Int) -> [Int] {
         var places: [Int] = []
         var byteCount = 0
-        var rest = leaving
         var next = set.first(from: 0)
-        while let place = next {
-            let count = order.grid.byteCount(of: order.chunks[place])
-            if rest > 0, !isOwnTurn(place) {
-                rest -= count
-            } else {
-                byteCount += count
-                guard places.isEmpty || byteCount <= byteCountMax else { break }
-                places.append(place)
-            }
+        while let place = next, place < openPlaceCount {
+            byteCount += order.grid.byteCount(of: order.chunks[place])
+            guard places.isEmpty || byteCount <= byteCountMax else { break }
+            places.append(place)
             next = set.first(from: place + 1)
         }
         return places
-    }
-
-    private func isOwnTurn(_ place: Int) -> Bool {
-        let turn = place / max(1, limits.turnByteCount / order.grid.chunkByteCount)
-        return turn % limits.turnCount == limits.turn
     }
 
     private mutating func start(_ places: [Int], on index: Int, at seconds: Double) -> PullBatch {

@@ -12,17 +12,15 @@
 ///   receiver's endpoint hears several sources when there are more of them, about as many as its
 ///   siblings do.
 /// - Complete and partial sources alike send the first chunks that they hold; leaving to the
-///   partial ones what they hold gained nothing. But receivers that start together would all fetch
-///   the same chunks from the complete source and have nothing for one another. With
-///   ``PullLimits/turnCount`` each fetches pieces of its own there first, a bounded way ahead, and
-///   the others' pieces from the others.
+///   partial ones what they hold gained nothing.
+/// - Nothing is asked for beyond ``openPlaceCount``: there is no room for it yet.
 /// - Near the end batches shrink: an endpoint takes half of its share of what is left, and none
 ///   when somebody else who is at work already would bring the chunk sooner. So all end within
 ///   about one chunk's time.
 public struct PullSchedule: Sendable {
     /// A source; its index is its number.
     struct Source {
-        var isRemoved = false
+        var isRetired = false
         var holdsAll: Bool
         /// The places that it holds, and those of them that are pending; of no use when it holds
         /// all.
@@ -30,10 +28,11 @@ public struct PullSchedule: Sendable {
         var wanted: PlaceSet
     }
 
-    /// One endpoint of a source that has not been removed.
+    /// One endpoint of a source; a retired one until its last batch has ended.
     struct Lane {
         let source: Int
         let endpoint: Int
+        var isRetired = false
         /// The endpoint that it sends to; of no meaning without batches.
         var receiver = 0
         /// Batches under way, the oldest first.
@@ -59,52 +58,48 @@ public struct PullSchedule: Sendable {
     public internal(set) var arrivals: PullArrivals
     /// Bytes of chunks that have neither arrived nor are under way.
     public internal(set) var pendingByteCount = 0
+    /// How many places, from the first on, have room here.
+    public private(set) var openPlaceCount: Int
 
     var pending: PlaceSet
-    /// The pending places that no partial source holds.
-    var unshared: PlaceSet
-    /// How many partial sources hold each place.
-    var holderCounts: [UInt32]
     var sources: [Source] = []
-    /// The sources that are partial and not removed.
+    /// The sources that are partial and not retired.
     var partials: [Int] = []
     var lanes: [Lane] = []
     var flights: [Int: Flight] = [:]
     var nextID = 0
 
-    /// A pull of all chunks of `order` by a receiver with at least one endpoint.
-    public init(order: PullOrder, receiverEndpointCount: Int, limits: PullLimits = PullLimits()) {
+    /// A pull of all chunks of `order` by a receiver with at least one endpoint, which has room for
+    /// the first `openPlaceCount` of them.
+    public init(
+        order: PullOrder, receiverEndpointCount: Int, openPlaceCount: Int = .max,
+        limits: PullLimits = PullLimits()
+    ) {
         precondition(receiverEndpointCount > 0, "a receiver has an endpoint")
         precondition(limits.depth > 0, "an endpoint can have a batch")
-        precondition(
-            0 <= limits.turn && limits.turn < limits.turnCount, "a receiver has one of the turns")
         self.order = order
         self.limits = limits
         self.receiverEndpointCount = receiverEndpointCount
         arrivals = PullArrivals(order: order)
+        self.openPlaceCount = openPlaceCount
         pending = PlaceSet(bound: order.count, isFull: true)
-        unshared = pending
-        holderCounts = [UInt32](repeating: 0, count: order.count)
         for chunk in order.chunks { pendingByteCount += order.grid.byteCount(of: chunk) }
     }
 
     /// Whether every chunk has arrived.
     public var isComplete: Bool { arrivals.isComplete }
 
-    /// The number of batches under way.
-    public var batchCount: Int { flights.count }
-
-    /// How many pending chunks none of the sources holds now. A source that grows may still get
-    /// them.
-    public var unobtainableCount: Int {
-        sources.contains { $0.holdsAll && !$0.isRemoved } ? 0 : unshared.count
+    /// Whether everything that there is room for has arrived, and that is not all.
+    public var waitsForRoom: Bool {
+        flights.isEmpty && (pending.first(from: 0).map { $0 >= openPlaceCount } ?? false)
     }
 
-    /// The measured rate of a source, its endpoints together, in bytes a second; `nil` before the
-    /// first batch.
-    public func bytesPerSecond(of source: Int) -> Double? {
-        let rates = lanes.compactMap { $0.source == source ? $0.rate : nil }
-        return rates.isEmpty ? nil : rates.reduce(0, +)
+    /// Notes that there is room for the first `count` places now.
+    public mutating func open(_ count: Int) { openPlaceCount = max(openPlaceCount, count) }
+
+    /// Whether batches of a source that was retired are still under way.
+    public func isDraining(_ source: Int) -> Bool {
+        lanes.contains { $0.source == source && $0.isRetired }
     }
 }
 
@@ -122,13 +117,11 @@ extension PullSchedule {
     /// Notes that a source holds more chunks; those that it held already or that nobody wants do
     /// not matter.
     public mutating func extend(_ source: Int, with chunks: some Sequence<Int>) {
-        guard !sources[source].isRemoved, !sources[source].holdsAll else { return }
+        guard !sources[source].isRetired, !sources[source].holdsAll else { return }
         for chunk in chunks {
             guard let place = order.place(of: chunk), sources[source].held.insert(place) else {
                 continue
             }
-            holderCounts[place] += 1
-            unshared.remove(place)
             if pending.contains(place) { sources[source].wanted.insert(place) }
         }
         if sources[source].held.count == order.count { complete(source) }
@@ -136,36 +129,24 @@ extension PullSchedule {
 
     /// Notes that a source holds everything now.
     public mutating func complete(_ source: Int) {
-        guard !sources[source].isRemoved, !sources[source].holdsAll else { return }
+        guard !sources[source].isRetired, !sources[source].holdsAll else { return }
         forgetHoldings(of: source)
         sources[source].holdsAll = true
     }
 
-    /// Removes a source for good. Returns its batches that were under way, whose chunks are pending
-    /// again: ending them later says nothing. The caller sees to it that their bytes cannot arrive
-    /// any more where another batch puts the same chunks.
-    @discardableResult
-    public mutating func remove(_ source: Int) -> [PullBatch] {
-        guard !sources[source].isRemoved else { return [] }
+    /// Gives a source no more batches, for good. Those under way go on, and keep their chunks until
+    /// they have ended: what arrives late lands on nobody else's bytes.
+    public mutating func retire(_ source: Int) {
+        guard !sources[source].isRetired else { return }
         forgetHoldings(of: source)
-        sources[source].isRemoved = true
-        let ids = lanes.flatMap { $0.source == source ? $0.batches : [] }
-        lanes.removeAll { $0.source == source }
-        return ids.compactMap { id in
-            guard let flight = flights.removeValue(forKey: id) else { return nil }
-            for place in flight.places { giveBack(place) }
-            return flight.batch
+        sources[source].isRetired = true
+        lanes.removeAll { $0.source == source && $0.batches.isEmpty }
+        for index in lanes.indices where lanes[index].source == source {
+            lanes[index].isRetired = true
         }
     }
 
     private mutating func forgetHoldings(of source: Int) {
-        guard !sources[source].holdsAll else { return }
-        var next = sources[source].held.first(from: 0)
-        while let place = next {
-            holderCounts[place] -= 1
-            if holderCounts[place] == 0, pending.contains(place) { unshared.insert(place) }
-            next = sources[source].held.first(from: place + 1)
-        }
         partials.removeAll { $0 == source }
         sources[source].held = PlaceSet(bound: 0)
         sources[source].wanted = PlaceSet(bound: 0)
@@ -174,33 +155,28 @@ extension PullSchedule {
 
 extension PullSchedule {
     /// Ends a batch whose chunks have arrived, but for `wrong` ones, which are pending again.
-    /// Whether the batch was under way: `false` when its source was removed, and then its bytes do
-    /// not count.
-    @discardableResult
-    public mutating func finish(_ id: Int, at seconds: Double, wrong: Set<Int> = []) -> Bool {
-        guard let flight = end(id, at: seconds, isMeasured: true) else { return false }
-        for place in flight.places {
+    public mutating func finish(_ id: Int, at seconds: Double, wrong: Set<Int> = []) {
+        for place in end(id, at: seconds, isMeasured: true).places {
             let chunk = order.chunks[place]
             if wrong.contains(chunk) { giveBack(place) } else { arrivals.insert(chunk) }
         }
-        return true
     }
 
     /// Ends a batch that failed; its chunks are pending again, and may go to the same source.
-    /// Whether it was under way.
-    @discardableResult
-    public mutating func fail(_ id: Int, at seconds: Double) -> Bool {
-        guard let flight = end(id, at: seconds, isMeasured: false) else { return false }
-        for place in flight.places { giveBack(place) }
-        return true
+    public mutating func fail(_ id: Int, at seconds: Double) {
+        for place in end(id, at: seconds, isMeasured: false).places { giveBack(place) }
     }
 
-    private mutating func end(_ id: Int, at seconds: Double, isMeasured: Bool) -> Flight? {
-        guard let flight = flights.removeValue(forKey: id) else { return nil }
-        guard let index = lanes.firstIndex(where: { $0.batches.contains(id) }) else {
-            preconditionFailure("a batch under way belongs to an endpoint")
-        }
+    /// The batch has to be under way.
+    private mutating func end(_ id: Int, at seconds: Double, isMeasured: Bool) -> Flight {
+        guard let flight = flights.removeValue(forKey: id),
+            let index = lanes.firstIndex(where: { $0.batches.contains(id) })
+        else { preconditionFailure("a batch ends once") }
         lanes[index].batches.removeAll { $0 == id }
+        guard !lanes[index].isRetired || !lanes[index].batches.isEmpty else {
+            lanes.remove(at: index)
+            return flight
+        }
         lanes[index].byteCount -= flight.batch.byteCount
         // A queued batch begins when the one before it ends.
         let taken = seconds - max(flight.startSeconds, lanes[index].freedSeconds)
@@ -218,7 +194,6 @@ extension PullSchedule {
     private mutating func giveBack(_ place: Int) {
         pending.insert(place)
         pendingByteCount += order.grid.byteCount(of: order.chunks[place])
-        if holderCounts[place] == 0 { unshared.insert(place) }
         for source in partials where sources[source].held.contains(place) {
             sources[source].wanted.insert(place)
         }
@@ -227,7 +202,6 @@ extension PullSchedule {
     mutating func take(_ place: Int) {
         pending.remove(place)
         pendingByteCount -= order.grid.byteCount(of: order.chunks[place])
-        unshared.remove(place)
         for source in partials { sources[source].wanted.remove(place) }
     }
 }

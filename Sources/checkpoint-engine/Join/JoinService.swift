@@ -18,10 +18,10 @@ struct JoinService: Service {
 
     private func join() async throws {
         do {
-            try await engine.pull(
+            let pulled = try await engine.pull(
                 order.name, remoteName: order.source.remoteName,
                 sources: try await order.source.allAddresses(engine), token: order.source.token,
-                stallTimeout: order.source.stallTimeout)
+                stallTimeout: order.source.stallTimeout, keep: order.source.keep)
             try await engine.waitUntilReady(
                 order.request.instances, timeoutSeconds: order.readySeconds
             ) { engine, answer in
@@ -36,12 +36,12 @@ struct JoinService: Service {
                     "the update \(ended.id) failed in the stage \(ended.stage.rawValue): "
                         + failure.message, cause: failure.cause)
             }
-            let checkpoint = try await engine.finishedPull(order.name)
+            if pulled.kept { try await engine.finishedPull(order.name) }
             logger.notice(
                 "Joined",
                 metadata: [
-                    "checkpoint": "\(checkpoint.name)", "bytes": "\(checkpoint.bytes)",
-                    "update_seconds": "\(ended.seconds)",
+                    "checkpoint": "\(pulled.name)", "bytes": "\(pulled.bytes)",
+                    "update_seconds": "\(ended.seconds)", "kept": "\(pulled.kept)",
                 ])
         } catch let error as EngineError where error.code == .cancelled {
             // The daemon was told to stop meanwhile.

@@ -53,6 +53,15 @@ struct SourceOptions: ParsableArguments {
             "seconds"))
     var stallTimeout: SecondsValue?
 
+    @Option(
+        name: .customLong("keep"),
+        help: Variables.help(
+            "keep",
+            "Whether the checkpoint stays on this host: always, never, or auto, which keeps it where "
+                + "there is memory for all of it. What is not kept passes through a ring on its way "
+                + "into the engines (default: auto).", "when"))
+    var keep: PullKeep?
+
     /// Whether the command line names a source.
     var isGiven: Bool { !sources.isEmpty || metasFile != nil || metasURL != nil }
 
@@ -74,7 +83,8 @@ struct SourceOptions: ParsableArguments {
             addresses: urls.compactMap { SourceAddress(url: $0, token: token) }, token: token,
             metasFile: file, metasURL: url,
             remoteName: try variables.value(sourceName, "source-name")?.name,
-            stallTimeout: stall.map { .seconds($0) } ?? PullRequest.stallTimeoutDefault)
+            stallTimeout: stall.map { .seconds($0) } ?? PullRequest.stallTimeoutDefault,
+            keep: try variables.value(keep, "keep") ?? .whenItFits)
     }
 }
 
@@ -86,4 +96,7 @@ struct SourceOrder: Sendable {
     let metasURL: String?
     let remoteName: CheckpointName?
     let stallTimeout: Duration
+    let keep: PullKeep
 }
+
+extension PullKeep: CommandValue {}

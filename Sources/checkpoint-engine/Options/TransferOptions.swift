@@ -47,6 +47,24 @@ struct TransferOptions: ParsableArguments {
                 + "still reads itself (default: --transfer-host and the port of --listen).", "url"))
     var url: TextValue?
 
+    @Option(
+        name: .customLong("ring-memory"),
+        help: Variables.help(
+            "ring-memory",
+            "The shared memory that a checkpoint passes through when it is read from other hosts and "
+                + "not kept; less where there is less (default: \(PullConfiguration.ringByteCountDefault)).",
+            "bytes"))
+    var ringMemory: ByteCountValue?
+
+    @Option(
+        name: .customLong("checksums"),
+        help: Variables.help(
+            "checksums",
+            "When a checkpoint's checksums for readers are computed: ahead, in time that nothing else "
+                + "needs; asked, by the first reader; or auto, which is ahead where other hosts reach "
+                + "this daemon (default: auto).", "when"))
+    var checksums: ChecksumTime?
+
     /// `listening` is where the daemon listens; `nil` for a command that takes no requests.
     func configuration(_ variables: Variables, listening: ControlAddress?) throws
         -> PullConfiguration
@@ -68,7 +86,27 @@ struct TransferOptions: ParsableArguments {
         let usual = reachable.flatMap { host in
             port.flatMap { $0 > 0 ? "http://\(host):\($0)" : nil }
         }
-        return PullConfiguration(agent: agent, advertisedURL: advertised ?? usual)
+        let ring = try variables.value(ringMemory, "ring-memory")?.byteCount
+        return PullConfiguration(
+            agent: agent, advertisedURL: advertised ?? usual,
+            ringByteCount: ring ?? PullConfiguration.ringByteCountDefault,
+            computesChecksumsAhead: try computesAhead(
+                variables,
+                isReachable: advertised != nil || usual != nil && !Self.isLoopback(reachable))
+        )
+    }
+
+    private func computesAhead(_ variables: Variables, isReachable: Bool) throws -> Bool {
+        switch try variables.value(checksums, "checksums") ?? .auto {
+        case .ahead: true
+        case .asked: false
+        case .auto: isReachable
+        }
+    }
+
+    private static func isLoopback(_ host: String?) -> Bool {
+        guard let host else { return false }
+        return host.hasPrefix("127.") || host == "localhost" || host == "::1"
     }
 
     private static let wildcards = ["0.0.0.0", "::"]
@@ -84,6 +122,13 @@ struct TransferOptions: ParsableArguments {
         case .auto: .auto
         }
     }
+}
+
+/// When checksums are computed.
+enum ChecksumTime: String, CommandValue, CaseIterable {
+    case auto
+    case ahead
+    case asked
 }
 
 /// What carries checkpoints between hosts.

@@ -25,7 +25,12 @@ struct UpdateRun: Sendable {
                 try await engine.unregister(order.name, releasesMemory: false)
             }
         }
-        if let source = order.source { try await deliver(try await pull(source)) }
+        if let source = order.source {
+            let pulled = try await pull(source)
+            try await deliver(pulled)
+            // What is not kept is gone by now.
+            guard pulled.kept else { return }
+        }
         if order.sleepSeconds > 0 {
             display.begin("sleep", "keeping the checkpoint for \(order.sleepSeconds) s")
             try await Task.sleep(for: .seconds(order.sleepSeconds))
@@ -51,10 +56,15 @@ struct UpdateRun: Sendable {
     private func pull(_ source: SourceOrder) async throws -> CheckpointSummary {
         let addresses = try await source.allAddresses(engine)
         display.begin("pull", addresses.map(\.url).joined(separator: ", "))
+        // Metas lead to memory that has all of it.
+        let keep = order.metasFile != nil && source.keep == .whenItFits ? .always : source.keep
         let summary = try await engine.pull(
             order.name, remoteName: source.remoteName, sources: addresses, token: source.token,
-            stallTimeout: source.stallTimeout)
-        display.note("\(summary.tensors) tensors, \(TextFormat.bytes(summary.bytes))")
+            stallTimeout: source.stallTimeout, keep: keep)
+        display.note(
+            "\(summary.tensors) tensors, \(TextFormat.bytes(summary.bytes))"
+                + (summary.kept
+                    ? "" : ", which pass through \(TextFormat.bytes(summary.pooledBytes))"))
         return summary
     }
 

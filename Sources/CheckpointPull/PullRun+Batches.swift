@@ -1,0 +1,148 @@
+import CheckpointModel
+import CheckpointNative
+import CheckpointPlan
+import CheckpointTransfer
+import Logging
+
+/// How a pull reads batches, checks them and passes them on.
+extension PullRun {
+    var seconds: Double { start.duration(to: .now).inSeconds }
+
+    /// Starts all batches that can be read now.
+    func pump() {
+        guard !isOver, !isRestarting, let agent, !agent.hasEnded else { return }
+        while let batch = schedule.next(at: seconds) {
+            guard let url = active[batch.source], let source = sources[url],
+                let lease = source.lease
+            else {
+                schedule.fail(batch.id, at: seconds)
+                schedule.retire(batch.source)
+                continue
+            }
+            tasks.append(Task { await self.read(batch, lease, url, agent) })
+        }
+        if tasks.count > 256 { tasks.removeFirst(128) }
+        roomWaitStart = schedule.waitsForRoom ? roomWaitStart ?? .now : nil
+    }
+
+    /// Whether there has been nothing to read for a while, since there is no room for it.
+    var waitsForRoomLong: Bool {
+        roomWaitStart.map { $0.duration(to: .now) > Self.roomWaitMax } ?? false
+    }
+
+    /// How long others wait for their turn at a source while this pull waits for room.
+    private static let roomWaitMax = Duration.seconds(1)
+
+    /// There is room for more.
+    func open(released rangeCount: Int) {
+        schedule.open(target.layout.placeCount(released: rangeCount))
+        pump()
+    }
+
+    private func read(
+        _ batch: PullBatch, _ lease: SourceLease, _ url: String, _ agent: TransferAgent
+    ) async {
+        let ranges = batch.chunks.flatMap { transferRanges($0, lease) }
+        let chunks = batch.chunks.flatMap(Array.init)
+        let isChecked = offer.memory.isEmpty
+        // Asked for while the bytes arrive. Not a child task: cancelling it would blame its source.
+        let checksums = Task {
+            isChecked ? await self.expectedChecksums(chunks, beside: url) : nil
+        }
+        do throws(TransferError) {
+            _ = try await agent.read(
+                from: lease.state.session, ranges, timeout: Self.timeout(batch.byteCount))
+        } catch {
+            return await failed(batch, url, error, agent)
+        }
+        // What comes after is not the wire's time.
+        let readEnd = seconds
+        guard !isOver else { return }
+        guard isChecked else {
+            let found = await Self.checksums(of: chunks, target.layout, mapped)
+            return arrived(batch, url, chunks, found, wrong: [], readEnd)
+        }
+        guard let expected = await checksums.value else {
+            schedule.fail(batch.id, at: seconds)
+            return pump()
+        }
+        let found = await Self.checksums(of: chunks, target.layout, mapped)
+        guard !isOver, expected.generation == truth.generation else {
+            // Another source decides by now.
+            schedule.fail(batch.id, at: seconds)
+            return pump()
+        }
+        let wrong = zip(chunks, zip(expected.values, found)).filter { $0.1.0 != $0.1.1 }.map(\.0)
+        arrived(batch, url, chunks, found, wrong: Set(wrong), readEnd)
+    }
+
+    private func arrived(
+        _ batch: PullBatch, _ url: String, _ chunks: [Int], _ values: [UInt32],
+        wrong: Set<Int>, _ readEnd: Double
+    ) {
+        schedule.finish(batch.id, at: readEnd, wrong: wrong)
+        let right = chunks.filter { !wrong.contains($0) }
+        for (chunk, value) in zip(chunks, values) where !wrong.contains(chunk) {
+            let source = target.layout.sourceChunk(chunk)
+            target.checksums.note(source, value)
+            truth.arrivedBlocks.insert(source / ChecksumTruth.blockCount)
+            sources[url]?.byteCount += target.layout.source.byteCount(of: source)
+        }
+        if !right.isEmpty { lastArrival = .now }
+        target.feed.insert(right)
+        if schedule.isComplete { return end(.success(())) }
+        if !wrong.isEmpty { delivered(wrongBytesFrom: url, wrong.count) }
+        pump()
+    }
+
+    private func failed(
+        _ batch: PullBatch, _ url: String, _ error: TransferError, _ agent: TransferAgent
+    ) async {
+        guard !isOver else { return }
+        switch error.code {
+        case .timedOut:
+            // The transfer may still go on: nobody else may put these chunks before the agent is gone.
+            logger.warning(
+                "a source does not answer; its chunks go to others",
+                metadata: ["source": "\(url)", "reason": "\(error.message)"])
+            suspend(url, "\(url) did not deliver \(batch.byteCount) bytes in time")
+            await restartAgent(agent)
+            schedule.fail(batch.id, at: seconds)
+        case .lost:
+            schedule.fail(batch.id, at: seconds)
+            await restartAgent(agent)
+        case .failed, .missing:
+            schedule.fail(batch.id, at: seconds)
+            suspend(url, "reading from \(url) failed: \(error.message)")
+        case .cancelled: schedule.fail(batch.id, at: seconds)
+        }
+        pump()
+    }
+
+    private func transferRanges(_ chunks: Range<Int>, _ lease: SourceLease) -> [TransferRange] {
+        target.layout.pieces(of: chunks).map { piece in
+            TransferRange(
+                local: localAddresses[piece.location] + UInt(piece.offset),
+                remote: lease.state.addresses[piece.source.shard]
+                    + UInt(piece.source.range.offset),
+                byteCount: piece.source.range.byteCount)
+        }
+    }
+
+    /// A batch is sized by its duration, so that even slow links keep well below.
+    private static func timeout(_ byteCount: Int) -> Duration {
+        .seconds(5) + .milliseconds(byteCount / 20_000)
+    }
+
+    private static func checksums(of chunks: [Int], _ layout: PullLayout, _ mapped: [MappedShard])
+        async -> [UInt32]
+    {
+        await BlockingThread.run("ckpt-verify") {
+            chunks.map { chunk in
+                let piece = layout.piece(of: chunk)
+                return mapped[piece.location].checksum(
+                    offset: piece.offset, byteCount: piece.source.range.byteCount)
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+"""Checkpoints that come from another host while simulated GPUs take them."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from daemon import wait_until
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "pull"))
+
+from nodes import Node, agent_variables, processes_with
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from daemon import Folders
+    from reference import ReferenceEngine
+
+    StartEngine = Callable[..., ReferenceEngine]
+    StartNode = Callable[..., Node]
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def start_node(folders: Folders) -> Iterator[StartNode]:
+    """Starts daemons on loopback; they stop in order with the test, and leave nothing."""
+    mark = str(uuid.uuid4())
+    nodes: list[Node] = []
+
+    def start(*more: str) -> Node:
+        name = f"node-{len(nodes)}"
+        home = folders.runtime / name
+        home.mkdir()
+        node = Node(
+            home,
+            folders.shared_memory / name,
+            None,
+            _free_port(),
+            *("--bucket-size", "2MiB", *more),
+            variables=agent_variables(mark),
+        )
+        nodes.append(node)
+        node.wait_until_up()
+        return node
+
+    yield start
+    try:
+        for node in nodes:
+            node.close()
+        wait_until(lambda: not processes_with(f"PULL_TEST={mark}"), "no process is left")
+    finally:
+        for node in nodes:
+            if node.program.is_running:
+                node.kill()
+            for folder in (node.folders.shared_memory, node.folders.runtime):
+                folder.rmdir()
+            for file in node.log.parent.iterdir():
+                file.unlink()
+            node.log.parent.rmdir()
+
+
+@pytest.mark.parametrize("ring", [None, "12MiB", "5MiB"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_update_follows_what_arrives(
+    start_node: StartNode,
+    start_engine: StartEngine,
+    cuda_library: str,
+    checkpoints: list[Path],
+    workers: int,
+    ring: str | None,
+) -> None:
+    source = start_node()
+    assert source.register("step", checkpoints[1]).status == 200
+    cuda = ("--device", "cuda", "--cuda-library", cuda_library)
+    node = start_node(*cuda, *(("--ring-memory", ring) if ring else ()))
+    engine = start_engine(workers)
+    for _ in range(2):
+        engine.ask("fill 77")
+        keep = "never" if ring else "always"
+        begun = node.pulled("step", source, wait=False, keep=keep)
+        assert begun.body["kept"] == (ring is None)
+        answer = node.request("POST", "/v1/checkpoints/step/update", engine.instance)
+        assert answer.status == 200, answer.body
+        engine.check_holds(checkpoints[1])
+        if ring is None:
+            assert node.unregister("step").status == 200
+        else:
+            wait_until(lambda: node.state("step") is None, "what passed through is gone")
