@@ -1,4 +1,4 @@
-internal import CNative
+import CNative
 
 /// Checksums of bytes in memory. Pure; no call blocks or allocates.
 public enum Checksum {

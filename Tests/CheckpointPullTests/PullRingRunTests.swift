@@ -127,14 +127,14 @@ struct PullRingRunTests {
     @Test func anEngineThatIsSlowIsNoStall() async throws {
         let content = try content()
         try await FakeSource.with([content], fixture) { sources in
-            let request = try fixture.request(sources, stall: .milliseconds(600))
+            let request = try fixture.request(sources, stall: .seconds(4))
             let passage = try Passage(try await fixture.offer(request))
             let agents = SpareAgent(fixture.configuration(), logger: PullFixture.quiet)
             let run = try PullRun(
                 passage.offer, into: passage.target, agents: agents, logger: PullFixture.quiet)
             try await run.prepare()
             async let taking: Void = passage.take(content) { taken in
-                if taken == 5 { try await Task.sleep(for: .seconds(2)) }
+                if taken == 5 { try await Task.sleep(for: .seconds(6)) }
             }
             let error = await PullFixture.error { () throws(PullError) in try await run.run() }
             try await taking

@@ -1,4 +1,4 @@
-internal import CheckpointModel
+import CheckpointModel
 
 /// The fixed grid that shards are read and checked by: chunks of equal size in each shard's data
 /// section, the last of a shard shorter, numbered densely over all shards. Immutable and pure;

@@ -1,4 +1,4 @@
-internal import CheckpointModel
+import CheckpointModel
 
 /// Where a pull puts what it reads. Immutable and pure.
 ///

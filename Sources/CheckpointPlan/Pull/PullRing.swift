@@ -1,4 +1,4 @@
-internal import CheckpointModel
+import CheckpointModel
 
 /// Where chunks lie in memory that has no room for all of them: slots of one chunk each, taken in
 /// the order of delivery, and taken again when what was there has been delivered. Immutable and
