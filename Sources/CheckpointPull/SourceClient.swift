@@ -117,15 +117,7 @@ extension SourceClient {
             request.headers.add(name: "content-type", value: "application/json")
             request.body = .bytes(ByteBuffer(bytes: body.encoded()))
         }
-        let status: Int
-        let bytes: [UInt8]
-        do {
-            (status, bytes) = try await answer(to: request, of: source, timeout: timeout)
-        } catch let refusal as Refusal {
-            throw refusal
-        } catch {
-            throw .unreachable("\(source) cannot be reached: \(error)")
-        }
+        let (status, bytes) = try await answer(to: request, of: source, timeout: timeout)
         guard (200..<300).contains(status) else {
             let text = Self.message(bytes)
             // A gateway or an overload passes; that something is missing there does not.
@@ -138,30 +130,23 @@ extension SourceClient {
         return bytes
     }
 
-    /// The whole answer. The client's own deadline is for the head alone.
     private func answer(
         to request: HTTPClientRequest, of source: SourceAddress, timeout: Duration
-    ) async throws -> (status: Int, bytes: [UInt8]) {
-        try await withThrowingTaskGroup(of: (status: Int, bytes: [UInt8]).self) { group in
-            group.addTask {
-                let response = try await client.execute(request, deadline: .distantFuture)
-                var bytes: [UInt8] = []
-                for try await chunk in response.body {
-                    bytes.append(contentsOf: chunk.readableBytesView)
-                    guard bytes.count <= Self.answerByteCountMax else {
-                        throw Refusal.refused("\(source) sent an answer without end")
-                    }
-                }
-                return (Int(response.status.code), bytes)
-            }
-            group.addTask {
-                try await Task.sleep(for: timeout)
-                throw Refusal.unreachable("\(source) has not answered within \(timeout)")
-            }
-            defer { group.cancelAll() }
-            guard let answer = try await group.next() else { throw CancellationError() }
-            return answer
+    ) async throws(Refusal) -> (status: Int, bytes: [UInt8]) {
+        let answer: HTTPExchange.Answer
+        do {
+            answer = try await HTTPExchange.perform(
+                request, with: client, timeout: timeout, byteCountMax: Self.answerByteCountMax)
+        } catch {
+            throw .unreachable(
+                error as? HTTPClientError == .deadlineExceeded
+                    ? "\(source) has not answered within \(timeout)"
+                    : "\(source) cannot be reached: \(error)")
         }
+        guard answer.isWhole else {
+            throw .refused("\(source) sent an answer without end")
+        }
+        return (answer.status, answer.bytes)
     }
 
     /// The message of an error's body, or its beginning.

@@ -18,6 +18,8 @@ public final class ScriptedHTTPServer: Sendable {
         case close
         /// No answer until the server stops.
         case hang
+        /// The head of an answer, and not the body that it promises until the server stops.
+        case hangAfterHead(status: Int)
     }
 
     public typealias Script = @Sendable (Request) -> Reply
@@ -154,8 +156,16 @@ extension ScriptedHTTPServer {
             let head = "HTTP/1.1 \(status) Scripted\r\ncontent-length: \(body.utf8.count)\r\n"
             send(Array((head + "connection: close\r\n\r\n" + body).utf8), to: descriptor)
         case .close: break
-        case .hang: while !isStopped.load(ordering: .relaxed) { usleep(1000) }
+        case .hang: waitForStop()
+        case .hangAfterHead(let status):
+            let head = "HTTP/1.1 \(status) Scripted\r\ncontent-length: 5\r\n\r\n{"
+            send(Array(head.utf8), to: descriptor)
+            waitForStop()
         }
+    }
+
+    private func waitForStop() {
+        while !isStopped.load(ordering: .relaxed) { usleep(1000) }
     }
 
     private func receive(_ descriptor: CInt) -> Request? {

@@ -69,8 +69,9 @@ struct EngineClientTests {
         }
     }
 
-    @Test func anEngineThatHangsMeetsTheDeadline() async throws {
-        try await with({ _ in .hang }) { client, engine, _ in
+    @Test(arguments: [ScriptedHTTPServer.Reply.hang, .hangAfterHead(status: 200)])
+    func anEngineThatHangsMeetsTheDeadline(_ reply: ScriptedHTTPServer.Reply) async throws {
+        try await with({ _ in reply }) { client, engine, _ in
             let start = ContinuousClock.now
             let failure = await Self.failure { () async throws(WorkerError) in
                 try await client.update(engine, addresses: [], timeout: .milliseconds(300))

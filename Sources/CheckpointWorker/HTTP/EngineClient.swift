@@ -109,15 +109,10 @@ extension EngineClient {
         }
         let milliseconds = max(1, WorkerLink.milliseconds(timeout))
         do {
-            let response = try await client.execute(
-                request, timeout: .milliseconds(Int64(milliseconds)))
-            var bytes: [UInt8] = []
-            for try await chunk in response.body {
-                let room = EngineAnswer.byteCountMax - bytes.count
-                bytes.append(contentsOf: chunk.readableBytesView.prefix(room))
-                if bytes.count >= EngineAnswer.byteCountMax { break }
-            }
-            return EngineAnswer(status: Int(response.status.code), body: bytes)
+            let answer = try await HTTPExchange.perform(
+                request, with: client, timeout: .milliseconds(milliseconds),
+                byteCountMax: EngineAnswer.byteCountMax)
+            return EngineAnswer(status: answer.status, body: answer.bytes)
         } catch {
             throw Self.failure(error, engine, call.method, call.path, milliseconds)
         }
