@@ -90,13 +90,19 @@ def own_engine(devices):
         yield engine
 
 
-def _joined(place: Place, name: str) -> bool:
+def _has_updated(place: Place) -> bool:
     assert place.program.is_running, place.program.wait().stderr
     with contextlib.suppress(OSError):
         metrics = urllib.request.urlopen(place.url + "/metrics", timeout=10).read().decode()
-        if "updates_succeeded_total 1" not in metrics:
-            return False
-        return place.request("GET", f"/v1/checkpoints/{name}")["state"] == "ready"
+        return "updates_succeeded_total 1" in metrics
+    return False
+
+
+def _joined(place: Place, name: str) -> bool:
+    if not _has_updated(place):
+        return False
+    with contextlib.suppress(OSError):
+        return bool(place.request("GET", f"/v1/checkpoints/{name}")["state"] == "ready")
     return False
 
 
@@ -134,4 +140,24 @@ def test_a_joined_daemon_updates_workers_and_is_a_source(devices, own_engine, ve
     third.request("POST", "/v1/checkpoints/second/update", update)
     own_engine.verify(versions[1])
     for place in (third, joined, source):
+        place.stop()
+
+
+def test_a_checkpoint_passes_through(own_engine, versions, folder):
+    source = Place(folder / "source", "serve")
+    source.wait_until_up()
+    source.request("POST", "/v1/checkpoints/first/files", {"files": [str(versions[0])]})
+    own_engine.scramble()
+    joined = Place(
+        folder / "joined",
+        *("join", "--source", source.url, "--checkpoint-name", "first"),
+        *("--endpoint", "http://localhost", "--uds", str(own_engine.uds)),
+        *("--keep", "never", "--ring-memory", "512MiB"),
+    )
+    wait_until(lambda: _has_updated(joined), "the join", DEADLINE_S)
+    own_engine.verify(versions[0])
+    wait_until(
+        lambda: joined.request("GET", "/v1/checkpoints")["checkpoints"] == [], "it is gone", 10
+    )
+    for place in (joined, source):
         place.stop()
