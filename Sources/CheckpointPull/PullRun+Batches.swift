@@ -2,7 +2,9 @@ import CheckpointModel
 import CheckpointNative
 import CheckpointPlan
 import CheckpointTransfer
+import Glibc
 import Logging
+import Synchronization
 
 /// How a pull reads batches, checks them and passes them on.
 extension PullRun {
@@ -137,12 +139,30 @@ extension PullRun {
     private static func checksums(of chunks: [Int], _ layout: PullLayout, _ mapped: [MappedShard])
         async -> [UInt32]
     {
-        await BlockingThread.run("ckpt-verify") {
-            chunks.map { chunk in
+        // The last batch of a pull is waited for: several threads make that short.
+        let threads = max(1, min(verifyThreadCount, chunks.count / verifyChunkCountMin))
+        let share = (chunks.count + threads - 1) / threads
+        @Sendable func values(of thread: Int) -> [UInt32] {
+            chunks.dropFirst(thread * share).prefix(share).map { chunk in
                 let piece = layout.piece(of: chunk)
                 return mapped[piece.location].checksum(
                     offset: piece.offset, byteCount: piece.source.range.byteCount)
             }
         }
+        return await BlockingThread.run("ckpt-verify") {
+            guard threads > 1 else { return values(of: 0) }
+            let parts = Mutex([[UInt32]](repeating: [], count: threads))
+            BlockingThread.runAll("ckpt-verify", count: threads) { thread in
+                let part = values(of: thread)
+                parts.withLock { $0[thread] = part }
+            }
+            return parts.withLock(\.self).flatMap(\.self)
+        }
     }
+
+    /// The wire needs cores, too.
+    private static let verifyThreadCount = max(
+        1, min(4, Int(sysconf(CInt(_SC_NPROCESSORS_ONLN))) / 4))
+    /// A thread for less costs more than it saves.
+    private static let verifyChunkCountMin = 4
 }

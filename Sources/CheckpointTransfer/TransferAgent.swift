@@ -46,7 +46,7 @@ public final class TransferAgent: Sendable {
         return TransferAgent(connection, ready, processID: processID)
     }
 
-    /// Maps and registers a whole file; returns its address in the agent. The file's inode and
+    /// Maps a whole file; returns its address in the agent. The file's inode and
     /// length have to be those of the mapping.
     public func map(
         _ mapping: TransferMapping, timeout: Duration = requestTimeout
@@ -67,7 +67,7 @@ public final class TransferAgent: Sendable {
 
     /// Reads ranges out of the memory of another agent; returns how long the transfer took there.
     ///
-    /// Reads from one session run one after the other. An agent cannot end a transfer: after
+    /// Reads from one session begin in the order of the calls, and flow into one another. An agent cannot end a transfer: after
     /// `timedOut` and `cancelled` it may still write to the local ranges, until
     /// ``waitForReads(timeout:)`` or ``kill()`` has returned true.
     public func read(

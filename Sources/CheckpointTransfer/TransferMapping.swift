@@ -1,4 +1,5 @@
-/// A file of shared memory that the agent maps whole and registers for transfers.
+/// A file of shared memory that the agent maps whole: one that peers can read, or one that is read into, which
+/// over TCP peers cannot reach.
 public struct TransferMapping: Sendable, Hashable {
     public let path: String
     /// The file's inode, so that another file under the same path is refused.
