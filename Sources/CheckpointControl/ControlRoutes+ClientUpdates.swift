@@ -10,7 +10,8 @@ extension ControlRoutes {
         let name = try checkpointName(context)
         let body = try OpenUpdateBody(await jsonBody(request))
         let opened = try await engine.openUpdate(
-            name, workers: body.workers, calls: body.calls, timeoutSeconds: body.timeoutSeconds)
+            name, workers: body.workers, calls: body.calls, timeoutSeconds: body.timeoutSeconds,
+            alone: body.alone)
         return try .json(
             opened, status: .accepted, headers: [.location: "/v1/updates/\(opened.update)"])
     }
@@ -40,6 +41,8 @@ struct OpenUpdateBody {
     let workers: [String]
     let calls: Int
     let timeoutSeconds: Double
+    /// Whether the other hosts of the daemon's group take no part.
+    let alone: Bool
 
     init(_ body: RequestFields) throws(ControlError) {
         var fields = body
@@ -51,6 +54,7 @@ struct OpenUpdateBody {
         timeoutSeconds = try fields.seconds(
             "timeout", default: UpdateRequest.timeoutSecondsDefault,
             max: UpdateRequest.timeoutSecondsMax)
+        alone = try fields.boolean("alone", default: false)
         try fields.finish()
     }
 }

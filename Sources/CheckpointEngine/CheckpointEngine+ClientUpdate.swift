@@ -16,15 +16,17 @@ extension CheckpointEngine {
     /// Starts an update of `workers`, ids as `DeviceID` writes them, whose engines the client calls itself,
     /// in `calls` calls; returns when the workers can connect. Workers on the CPU may have the same id,
     /// each in another engine. The client says how each call ended with ``reportCall(_:of:error:)``.
+    /// With `alone` the other hosts of this daemon's group take no part.
     public func openUpdate(
-        _ name: CheckpointName, workers: [String], calls: Int, timeoutSeconds: Double
+        _ name: CheckpointName, workers: [String], calls: Int, timeoutSeconds: Double,
+        alone: Bool = false
     ) async throws(EngineError) -> OpenedUpdate {
         try checkRunning()
         try Self.check(timeoutSeconds: timeoutSeconds)
         let clientCalls = ClientCalls(workers: try devices(workers), count: calls)
         let status = try start(
             name, try registered(name, for: []), engines: [], calls: clientCalls,
-            seconds: timeoutSeconds, orders: EngineOrders())
+            seconds: timeoutSeconds, orders: EngineOrders(), alone: alone)
         if let addresses = await clientCalls.addresses() {
             return OpenedUpdate(update: status.id, sockets: addresses)
         }

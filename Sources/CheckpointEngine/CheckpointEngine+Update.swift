@@ -22,11 +22,14 @@ extension CheckpointEngine {
             orders: request.orders, nativeSender: request.nativeSender)
     }
 
-    /// Starts the task of an update and enters it where it belongs; returns its first status.
+    /// Starts the task of an update and enters it where it belongs; returns its first status. With `alone`
+    /// this host does not wait for the others of its group.
     func start(
         _ name: CheckpointName, _ registered: RegisteredCheckpoint, engines: [UpdateEngine],
-        calls: ClientCalls?, seconds: Double, orders: EngineOrders, nativeSender: Int? = nil
+        calls: ClientCalls?, seconds: Double, orders: EngineOrders, nativeSender: Int? = nil,
+        alone: Bool = false
     ) throws(EngineError) -> UpdateStatus {
+        let hosts = alone ? nil : hosts
         if hosts != nil || nativeSender != nil { try registered.checkKept(name) }
         let record = UpdateRecord(Self.status(id: history.nextID(), name, registered))
         let job = UpdateJob(

@@ -114,7 +114,7 @@ struct UpdateRouteTests {
                 #expect(parts.status == 200, "\(parts.body)")
                 let opened = try await client.post(
                     "/v1/checkpoints/x/open-update",
-                    "{\"workers\": [\"CPU-0\"], \"calls\": 1, \"timeout\": 30}")
+                    "{\"workers\": [\"CPU-0\"], \"calls\": 1, \"timeout\": 30, \"alone\": true}")
                 #expect(opened.status == 202, "\(opened.body)")
                 let id = opened.string("update")
                 #expect(opened.headers[.location] == "/v1/updates/\(id)")
@@ -142,6 +142,8 @@ struct UpdateRouteTests {
         ("open-update", "{}", 400), ("open-update", "{\"workers\": []}", 400),
         ("open-update", "{\"workers\": [\"CPU-0\"], \"calls\": 0}", 400),
         ("open-update", "{\"workers\": [\"CPU-0\"], \"timeout\": 0}", 400),
+        ("open-update", "{\"workers\": [\"CPU-0\"], \"alone\": 1}", 400),
+        ("open-update", "{\"workers\": [\"CPU-0\"], \"alone\": null}", 400),
         ("open-update", "{\"workers\": [\"GPU-1\"]}", 400), ("parts", "{}", 400),
         ("parts", "{\"parts\": []}", 400), ("parts", "{\"parts\": [\"../x\"]}", 400),
         ("parts", "{\"parts\": [\"nobody\"]}", 409),

@@ -117,7 +117,8 @@ class DaemonClient:
     ) -> None:
         """Reads ``remote_name`` of other daemons as ``name``; goes on after the return.
 
-        ``sources`` have ``url`` and maybe ``token``. It fails when nothing arrives for ``stall``
+        ``sources`` have ``url`` and maybe ``token``; without any, what the loaded metas describe is
+        read. It fails when nothing arrives for ``stall``
         seconds. With ``wait``, in seconds, it returns when everything has arrived.
         """
         body = {
@@ -142,10 +143,13 @@ class DaemonClient:
         self.request("POST", f"{_checkpoint(name)}/parts", {"parts": parts})
 
     def open_update(
-        self, name: str, workers: list[str], calls: int, timeout: float
+        self, name: str, workers: list[str], calls: int, timeout: float, *, alone: bool
     ) -> tuple[str, list[str]]:
-        """Begins an update; its id and the socket of each worker, in the order of ``workers``."""
-        body = {"workers": workers, "calls": calls, "timeout": timeout}
+        """Begins an update; its id and the socket of each worker, in the order of ``workers``.
+
+        With ``alone`` a daemon that forms a group with those of other hosts does not wait for them.
+        """
+        body = {"workers": workers, "calls": calls, "timeout": timeout, "alone": alone}
         answer = self.request("POST", f"{_checkpoint(name)}/open-update", body, timeout + 5)
         return answer["update"], answer["sockets"]
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 ADDRESS_VARIABLE = "CHECKPOINT_ENGINE_DAEMON"
 TOKEN_VARIABLE = "CHECKPOINT_ENGINE_DAEMON_TOKEN_FILE"  # noqa: S105 - the name of a variable
 _PREFIX = "checkpoint-engine-ps-"
+_GROUP_FLAG = "--rendezvous"
 # Longer paths are no addresses of unix sockets.
 _SOCKET_BYTES_MAX = 100
 _POLL_S = 0.01
@@ -89,6 +90,15 @@ class HostDaemon:
         """``error`` with the end of the daemon's log."""
         tail = "" if self._setup is None else self._setup.log_tail()
         return DaemonLostError(f"{error}; it printed last:\n{tail}") if tail else error
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether it delivers together with the daemons of the job's other hosts.
+
+        Of a daemon that somebody else has started nobody here knows: ``False``.
+        """
+        setup = self._setup
+        return setup is not None and setup.device == "cuda" and _GROUP_FLAG in setup.flags
 
     @property
     def folder(self) -> Path:
@@ -180,7 +190,7 @@ def _host_flags(
     token = folder / "rendezvous-token"
     with os.fdopen(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(place["token"])
-    flags = ["--rendezvous", place["at"], "--hosts", str(count), "--host-rank", str(host)]
+    flags = [_GROUP_FLAG, place["at"], "--hosts", str(count), "--host-rank", str(host)]
     return (*flags, "--rendezvous-token-file", str(token))
 
 

@@ -186,7 +186,9 @@ class ParameterServer:
 
         An ``update`` of a name that no rank has registered reads what they describe from those
         hosts, the first time after this call. The daemons of those hosts have to be reachable:
-        see ``CHECKPOINT_ENGINE_LISTEN``. Raises ``MetasError`` and ``DaemonError``.
+        see ``CHECKPOINT_ENGINE_LISTEN``. Metas that name no daemon, as PyPI's package writes them,
+        lead to the memory of its processes: nobody notices when that changes while it is read.
+        Raises ``MetasError`` and ``DaemonError``.
         """
         self._check_open()
         self._pulls.load(metas)
@@ -236,9 +238,13 @@ class ParameterServer:
         ``update_weights_from_ipc``, or return at once where another rank does that for it. It is
         done when all workers have committed and every ``req_func`` has returned.
 
+        On GPUs of several hosts the engines of all hosts commit together, and ``ranks`` have to
+        name a rank of each host. Only what loaded metas describe can go to some of the hosts; each
+        of those commits for itself then.
+
         Raises ``UpdateError`` on every rank when anything fails, ``ArgumentError`` for impossible
-        ``ranks``, ``MetasError`` for loaded metas that name no daemon to read from. After a failure
-        engines may hold a mixture of weights until an update succeeds.
+        ``ranks``, ``MetasError`` for loaded metas that cannot be read. After a failure engines may
+        hold a mixture of weights until an update succeeds.
         """
         self._check_open()
         seconds = timeout.total_seconds()

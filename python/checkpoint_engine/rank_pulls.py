@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from .daemon_listener import LISTEN_VARIABLE, read_token
 from .data_types import MemoryBufferMetaList
-from .metas_json import metas_to_values
+from .metas_json import metas_to_json, metas_to_values
 from .ps_errors import (
     CheckpointNameError,
     DaemonError,
@@ -47,10 +47,19 @@ Tensor = tuple[str, str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class PullPart:
-    """What the daemons at ``urls`` have as ``checkpoint``, all of them the same tensors."""
+    """What the daemons at ``urls`` have as ``checkpoint``, all of them the same tensors.
+
+    Without URLs it is what lies in the memory of processes that ``memory``, metas as JSON, name.
+    """
 
     checkpoint: str
     urls: tuple[str, ...]
+    memory: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where it is read from, for messages."""
+        return ", ".join(self.urls) or "the memory that the metas name"
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ class RankPulls:
     def origin(self, name: str) -> str | None:
         """Names what ``name`` is read from, equal on all ranks; ``None`` when nothing was loaded.
 
-        Raises ``MetasError`` when the loaded metas name no daemon.
+        Raises ``MetasError`` when the loaded metas lead nowhere.
         """
         if self._metas is not None:
             check_name(name)
@@ -109,7 +118,8 @@ class RankPulls:
             self._asked[name] = _Pull(self._number, self._parts, names)
         if name not in self._asked:
             return None
-        values = [[part.checkpoint, *part.urls] for part in self._asked[name].parts]
+        parts = self._asked[name].parts
+        values = [[part.checkpoint, part.memory, *part.urls] for part in parts]
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
     def fetch(self, name: str, step: RankStep, seconds: float) -> None:
@@ -179,9 +189,12 @@ class RankPulls:
         also = {"token": token} if token else {}
         left = max(1.0, end - time.monotonic())
         try:
+            if not part.urls:
+                # A pull without sources reads what the metas name that were loaded last.
+                self._daemon.client.load_metas(json.loads(part.memory))
             self._daemon.client.pull(
                 name,
-                part.checkpoint,
+                part.checkpoint or name,
                 [{"url": url, **also} for url in part.urls],
                 stall=min(STALL_S_MAX, left),
                 wait=left if len(pull.parts) > 1 else 0,
@@ -190,7 +203,7 @@ class RankPulls:
             if not self._daemon.client.is_healthy():
                 raise self._daemon.lost(error) from error
             raise RankDeadlineError(
-                self._rank, f"{part.checkpoint} is not read in time from {', '.join(part.urls)}"
+                self._rank, f"{part.checkpoint or name} is not read in time from {part.place}"
             ) from error
         except DaemonRefusedError as error:
             if error.code != "already_exists":
@@ -237,26 +250,51 @@ def _is_taken(read: Future[None]) -> bool:
 def parts_of(metas: Metas) -> tuple[PullPart, ...]:
     """What has to be read to have all tensors of ``metas``. Daemons with equal tensors share it.
 
-    Raises ``MetasError`` when a rank's tensors can be read from no daemon.
+    Where no rank names a daemon, as in metas of PyPI's package, it is one part: their memory.
+    Raises ``MetasError`` when a rank's tensors can be read neither way, or the ranks' in both.
     """
-    tensors: dict[tuple[str, str], set[Tensor]] = {}
-    for rank, item in sorted(metas.items()):
-        if not item.memory_buffer_metas_list:
-            continue
-        source = item.checkpoint_engine
-        if source is None:
-            raise MetasError(
-                f"the metas name no daemon that the tensors of rank {rank} can be read from: their "
-                "fleet runs the PyPI package, whose memory this one does not read, or a daemon "
-                f"that only its own host reaches; start that fleet with {LISTEN_VARIABLE}"
-            )
-        tensors.setdefault((source.checkpoint, source.url), set()).update(_tensors(item))
-    if not tensors:
+    held = {rank: metas[rank] for rank in sorted(metas) if metas[rank].memory_buffer_metas_list}
+    if not held:
         raise MetasError("the metas have no tensors")
+    in_memory = [rank for rank, item in held.items() if item.checkpoint_engine is None]
+    for rank in in_memory:
+        _check_memory(rank, held[rank])
+    if len(in_memory) == len(held):
+        return (PullPart("", (), metas_to_json(held)),)
+    if in_memory:
+        at_daemons = [rank for rank in held if rank not in in_memory]
+        raise MetasError(
+            f"the metas of rank {_numbers(at_daemons)} name daemons, those of rank "
+            f"{_numbers(in_memory)} only the memory of processes: what is read has to be all of "
+            "one kind; load metas that were gathered by one fleet"
+        )
+    return _daemon_parts(held)
+
+
+def _daemon_parts(metas: Metas) -> tuple[PullPart, ...]:
+    tensors: dict[tuple[str, str], set[Tensor]] = {}
+    for item in metas.values():
+        if (source := item.checkpoint_engine) is not None:
+            tensors.setdefault((source.checkpoint, source.url), set()).update(_tensors(item))
     urls: dict[tuple[str, frozenset[Tensor]], list[str]] = {}
     for (checkpoint, url), found in tensors.items():
         urls.setdefault((checkpoint, frozenset(found)), []).append(url)
     return tuple(PullPart(checkpoint, tuple(which)) for (checkpoint, _), which in urls.items())
+
+
+def _check_memory(rank: int, item: MemoryBufferMetaList) -> None:
+    """Raises ``MetasError`` when a buffer's address or the session to read it by is missing."""
+    if item.p2p_store_addr and all(one.ptr for one in item.memory_buffer_metas_list if one.metas):
+        return
+    raise MetasError(
+        f"the metas name no daemon that the tensors of rank {rank} can be read from, and no memory:"
+        " their fleet runs the PyPI package without its P2P store, or a daemon that only its own "
+        f"host reaches; start that fleet with {LISTEN_VARIABLE}"
+    )
+
+
+def _numbers(ranks: list[int]) -> str:
+    return ", ".join(map(str, ranks))
 
 
 def _tensors(item: MemoryBufferMetaList) -> set[Tensor]:

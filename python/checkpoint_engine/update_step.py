@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from .composition import Compositions
     from .host_daemon import HostDaemon
+    from .rank_identity import RankIdentity
     from .rank_pulls import RankPulls
     from .rank_store import RankStep, RankStore
 
@@ -58,6 +59,8 @@ class UpdateStep:
         self._step = step
         # The checkpoint's name when it is read from other hosts.
         self._pulled: str | None = None
+        # Whether the daemons of a group update without each other.
+        self._alone = False
         self._host = ranks.identity.host
         # The update of this host, which has to be ended when the step fails on this rank.
         self._update: str | None = None
@@ -76,7 +79,12 @@ class UpdateStep:
         seconds. Raises ``ParameterServerError`` and ``RankUpdateError``.
         """
         check_receivers(receivers, self._ranks.world_size)
-        plan = {"worker": worker, "receivers": receivers, "pull": self._origin(name)}
+        plan = {
+            "worker": worker,
+            "receivers": receivers,
+            "pull": self._origin(name),
+            "grouped": self._daemon.is_grouped,
+        }
         plans = self._step.exchange("plan", plan)
         if any(other["receivers"] != receivers for other in plans):
             raise ArgumentError(
@@ -89,6 +97,7 @@ class UpdateStep:
                 "metas on all of them"
             )
         chosen = receivers or list(range(self._ranks.world_size))
+        self._alone = self._goes_alone(name, chosen, grouped=any(one["grouped"] for one in plans))
         local = [rank for rank in chosen if self._ranks.identities[rank].host == self._host]
         workers = [one["worker"] for one in plans]
         try:
@@ -109,6 +118,22 @@ class UpdateStep:
         self._compositions.restore(name)
         return None
 
+    def _goes_alone(self, name: str, chosen: list[int], *, grouped: bool) -> bool:
+        """Whether the hosts of ``chosen`` update without those that ``chosen`` leave out.
+
+        Raises ``ArgumentError``, on every rank the same, where they cannot: daemons that are
+        ``grouped`` deliver together what the ranks have registered.
+        """
+        left_out = hosts_left_out(self._ranks.identities, chosen)
+        if left_out and grouped and self._pulled is None:
+            raise ArgumentError(
+                f"`ranks` name no rank of {', '.join(left_out)}, but the daemons of all hosts of "
+                f"this job deliver {name} together, as its ranks have registered it: name a rank "
+                "of each host, or load the metas of daemons that have all of it, so that each host "
+                "reads it for itself"
+            )
+        return bool(left_out) and self._pulled is not None
+
     def _open(
         self, name: str, workers: list[str], local: list[int], timeout: float
     ) -> list[dict[str, Any]]:
@@ -122,7 +147,9 @@ class UpdateStep:
         if receives:
             client = self._daemon.client
             seconds = max(_OPEN_S_MIN, min(timeout, self._step.seconds_left - GRACE_S))
-            update, sockets = client.open_update(name, workers, len(local), seconds)
+            update, sockets = client.open_update(
+                name, workers, len(local), seconds, alone=self._alone
+            )
             self._update = update
             opened = {
                 "host": self._host,
@@ -207,6 +234,19 @@ def check_receivers(receivers: list[int] | None, world_size: int) -> None:
     for rank in receivers:
         if not 0 <= rank < world_size:
             raise ArgumentError(f"{rank!r} in `ranks` is no rank of a world of {world_size}")
+
+
+def hosts_left_out(identities: list[RankIdentity], chosen: list[int]) -> list[str]:
+    """The hosts of which no rank is ``chosen``, as messages name them."""
+    ranks: dict[str, list[RankIdentity]] = {}
+    for one in identities:
+        ranks.setdefault(one.host, []).append(one)
+    kept = {identities[rank].host for rank in chosen}
+    return [
+        f"the host {found[0].host_name} (rank {', '.join(str(one.rank) for one in found)})"
+        for host, found in ranks.items()
+        if host not in kept
+    ]
 
 
 class _EngineCall(threading.Thread):

@@ -103,9 +103,32 @@ def test_daemons_with_equal_tensors_share_a_part(metas, parts):
     assert [(part.checkpoint, *part.urls) for part in found] == parts
 
 
-def test_metas_that_nobody_can_read():
+def test_metas_that_name_memory():
+    """One part, whatever their number is, without the ranks that have nothing."""
+    metas = metas_from_json(KNOWN)
+    metas[1] = metas_from_json(KNOWN.replace('"w"', '"v"'))[3]
+    metas[2] = held(A, "s")
+    [part] = parts_of(metas)
+    assert (part.checkpoint, part.urls) == ("", ())
+    assert metas_from_json(part.memory) == {1: metas[1], 3: metas[3]}
+    [again] = parts_of({rank: metas[rank] for rank in (3, 2, 1)})
+    assert again == part
+
+
+@pytest.mark.parametrize(("key", "value"), [("p2p_store_addr", None), ("ptr", 0)])
+def test_metas_that_nobody_can_read(key, value):
+    path = ["3", key] if key == "p2p_store_addr" else [*BUFFER, key]
     with pytest.raises(MetasError, match=r"of rank 3 can be read from.*CHECKPOINT_ENGINE_LISTEN"):
-        parts_of(metas_from_json(KNOWN))
+        parts_of(metas_from_json(changed(path, value)))
+
+
+def test_metas_that_name_both():
+    metas = metas_from_json(KNOWN) | {0: held(A, "s", "v"), 7: held(B, "s", "v")}
+    with pytest.raises(MetasError, match="of rank 0, 7 name daemons, those of rank 3 only the"):
+        parts_of(metas)
+
+
+def test_metas_without_tensors():
     with pytest.raises(MetasError, match="no tensors"):
         parts_of({0: held(A, "s")})
 

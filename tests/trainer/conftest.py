@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TESTS / name) for name in ("faults", "simulated")]
+sys.path[:0] = [str(TESTS / name) for name in ("faults", "simulated", "pull")]
 sys.path.append(str(TESTS.parent / "Benchmarks"))
 
 from daemon import Folders  # noqa: E402

@@ -10,7 +10,18 @@ from checkpoint_engine.data_types import DaemonSource
 from checkpoint_engine.metas_json import metas_to_json, read_metas_file
 from checkpoint_engine.ps import MemoryBufferMetaList, ParameterServer
 from fault_scenarios import kill_daemon
-from rank_tools import FOLDER, OPTIONS, RANK, Report, digests, tensors, update
+from rank_tools import (
+    FOLDER,
+    OPTIONS,
+    RANK,
+    UPDATE_TIMEOUT,
+    Report,
+    digests,
+    engine_holds,
+    tensors,
+    update,
+)
+from scenarios import call_host_engine
 
 WAIT_S = 120.0
 Metas = dict[int, MemoryBufferMetaList]
@@ -128,13 +139,69 @@ def with_source(url: str | None) -> Metas:
     return metas
 
 
+def in_memory(address: str | None = None) -> Metas:
+    """The metas as PyPI's package writes them, of the sessions that serve or of ``address``."""
+    metas = with_source(None)
+    for item in metas.values():
+        item.p2p_store_addr = address or item.p2p_store_addr
+    return metas
+
+
+def join_out_of_memory(server: ParameterServer, report: Report) -> None:
+    """The metas name no daemon, but memory; a daemon that is started anew reads it again."""
+    server.load_metas(in_memory())
+    counts = []
+    for place in range(3):
+        update(server, "mine")
+        server.store_based_barrier()
+        counts.append(pulls(server, "mine"))
+        server.store_based_barrier()
+        if RANK == 0 and place == 1:
+            kill_daemon(server)
+        server.store_based_barrier()
+    report.values["pulls"] = counts
+
+
+def host_alone(server: ParameterServer, report: Report) -> None:
+    """A host updates without the other one to what each reads for itself; what the engines hold."""
+    called: list[int] = []
+
+    def call(paths: list[tuple[str, str]]) -> None:
+        called.append(len([address for _, address in paths if address]))
+        call_host_engine(paths)
+
+    server.register_checkpoint("old", files=[OPTIONS["old"]] if RANK == 3 else [])
+    server.gather_metas("old")
+    server.load_metas(loaded())
+    steps = [("old", None), ("new", [0, 1]), ("new", None)]
+    steps += [("old", None), ("new", [2, 3]), ("new", None)]
+    held = []
+    for name, ranks in steps:
+        server.update(name, call, timeout=UPDATE_TIMEOUT, ranks=ranks)
+        server.store_based_barrier()
+        if RANK == 0:
+            held.append(
+                [
+                    [which for which in ("old", "new") if engine_holds(uds, OPTIONS[which])]
+                    for uds in OPTIONS["uds"]
+                ]
+            )
+        server.store_based_barrier()
+    report.values |= {"held": held, "called": called}
+
+
 def wrong_metas(server: ParameterServer, report: Report) -> None:
-    """Metas of a fleet that is gone, of PyPI's, of another checkpoint, and different ones."""
+    """Metas of a fleet that is gone, that lead nowhere, of another checkpoint, different ones."""
     gone, elsewhere = OPTIONS["gone"], with_source(OPTIONS["gone"])
     unknown = loaded()
     for item in unknown.values():
         item.checkpoint_engine.checkpoint = "other"  # type: ignore[union-attr]
-    for metas in (with_source(gone), with_source(None), unknown):
+    nowhere, mixed = with_source(None), loaded()
+    for item in nowhere.values():
+        item.p2p_store_addr = None
+    mixed[1].checkpoint_engine = None
+    lost = in_memory(gone.removeprefix("http://"))
+    for metas in (with_source(gone), nowhere, unknown, mixed, lost):
         server.load_metas(metas)
         with report.expect_error():
             update(server)
@@ -165,7 +232,9 @@ def taken_name(server: ParameterServer, report: Report) -> None:
 
 SCENARIOS = (
     follow_versions,
+    host_alone,
     join_after_a_kill,
+    join_out_of_memory,
     join_twice,
     no_metas,
     own_after_theirs,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from checkpoint_engine.daemon_client import UnixConnection
 from checkpoint_engine.ps import ParameterServer, request_inference_to_update
 
 if TYPE_CHECKING:
@@ -87,6 +88,17 @@ def call_engine(paths: list[tuple[str, str]]) -> None:
     if ranks[0] == RANK:
         addresses = dict(paths[rank] for rank in ranks)
         request_inference_to_update(OPTIONS["url"] + "/collective_rpc", addresses, timeout=30)
+
+
+def engine_holds(uds: str, checkpoint: str) -> bool:
+    """Whether all workers of the engine at ``uds`` hold the files, byte for byte."""
+    connection = UnixConnection(uds, UPDATE_TIMEOUT.total_seconds())
+    with contextlib.closing(connection):
+        connection.request("POST", "/workers", f"verify 2 {checkpoint}")
+        response = connection.getresponse()
+        answer = response.read().decode()
+    assert response.status == 200 or "differ" in answer, answer
+    return response.status == 200
 
 
 def update(server: ParameterServer, name: str = "step", req_func: Any = call_engine) -> None:

@@ -99,6 +99,14 @@ def spread(server: ParameterServer, report: Report) -> None:
     report.values["metas"] = sorted(server.get_metas())
 
 
+def leave_out_a_host(server: ParameterServer, report: Report) -> None:
+    """After ``spread``: updates that name no rank of one of the hosts."""
+    for ranks in ([0, 1], [3]):
+        with report.expect_error():
+            server.update("step", call_host_engine, ranks=ranks)
+    update(server, req_func=call_host_engine)
+
+
 def call_host_engine(paths: list[tuple[str, str]]) -> None:
     """The first of two ranks on each host calls the engine there."""
     if RANK % 2 == 0:
@@ -183,6 +191,7 @@ SCENARIOS = (
     deliver,
     halves,
     idle,
+    leave_out_a_host,
     model,
     on_devices,
     spread,

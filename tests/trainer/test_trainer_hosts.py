@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import subprocess
 import tempfile
+import uuid
 from pathlib import Path
 
 import pytest
 from daemon import wait_until
-from reference import ReferenceEngine
+from launch import free_port
+from nodes import TOKEN, Node, agent_variables
+from reference import ReferenceEngine, small_checkpoint
 
 # Device memory is counted over all processes of a machine: these tests have devices of their own.
 FIRST_DEVICE = 56
@@ -58,7 +62,11 @@ def second_host():
 
 @pytest.fixture
 def run_hosts(launcher, engines, cuda_library, second_host):
-    """``run_hosts(scenario, …)``: how it ended on two ranks of each host."""
+    """``run_hosts(scenario, …)``: how it ended on two ranks of each host.
+
+    The engines hold ``checkpoint`` in the end, by default what the ranks have written; ``more`` are
+    variables of all ranks.
+    """
     variables = [
         {
             "CHECKPOINT_ENGINE_CUDA_LIBRARY": cuda_library,
@@ -69,14 +77,14 @@ def run_hosts(launcher, engines, cuda_library, second_host):
         for rank in range(RANKS)
     ]
 
-    def run_hosts(scenario, **options):
+    def run_hosts(scenario, checkpoint=None, more=None, **options):
         for engine in engines:
             engine.ask("fill 90")
         run = launcher()
         ended = run.ranks(
             scenario,
             RANKS,
-            variables=variables,
+            variables=[one | (more or {}) for one in variables],
             prefixes=[[], [], second_host, second_host],
             gpus=[gpu for engine in engines for gpu in engine.ids],
             uds=[str(engine.uds) for engine in engines],
@@ -84,7 +92,7 @@ def run_hosts(launcher, engines, cuda_library, second_host):
         )
         ended.check()
         for engine in engines:
-            engine.check_holds(run.output)
+            engine.check_holds(checkpoint or run.output)
         assert run.folders.contents() == []
         return ended
 
@@ -107,3 +115,60 @@ def test_both_hosts_have_everything(run_hosts):
         assert "UpdateError" in kinds
         assert "rank 3" in text or "host 1" in text
         assert seconds < 10
+
+
+def test_no_rank_of_a_host(run_hosts):
+    """The daemons deliver together what the ranks have registered: all of them or none."""
+    ended = run_hosts("spread,leave_out_a_host", owners=[0, 1])
+    for place, hosts in enumerate((["2, 3"], ["0, 1"])):
+        errors = ended.errors(place)
+        assert len({text for _, text, _, _ in errors.values()}) == 1
+        for kinds, text, seconds, _ in errors.values():
+            assert "ArgumentError" in kinds
+            assert [part.partition(")")[0] for part in text.split("(rank ")[1:]] == hosts
+            assert "load the metas of daemons that have all of it" in text
+            assert seconds < 10
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A daemon beside the job that serves; what belongs to it is gone in the end."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="trainer-hosts-") as shared_memory:
+        memory = Path(shared_memory) / "node"
+        variables = agent_variables(str(uuid.uuid4()))
+        node = Node(tmp_path, memory, None, free_port(), variables=variables)
+        try:
+            node.wait_until_up()
+            yield node
+            node.close()
+        finally:
+            if node.program.is_running:
+                node.kill()
+
+
+def test_a_host_updates_alone(run_hosts, source, tmp_path):
+    """Each host reads all of it, so that one can be left out, and keeps what it had."""
+    old, new = (small_checkpoint(tmp_path / str(seed), seed) for seed in (1, 2))
+    assert source.register("new", new).status == 200
+    assert source.request("POST", "/v1/checkpoints/new/gather-metas").status == 200
+    metas = source.request("GET", "/v1/metas").body
+    (tmp_path / "metas-0.json").write_text(json.dumps(metas))
+    token = tmp_path / "source-token"
+    token.write_text(TOKEN)
+    ended = run_hosts(
+        "host_alone",
+        checkpoint=new,
+        more={"CHECKPOINT_ENGINE_SOURCE_TOKEN_FILE": str(token)},
+        fleets=[str(tmp_path)],
+        old=str(old),
+        new=str(new),
+    )
+    assert ended.values("held")[0] == [
+        [["old"], ["old"]],
+        [["new"], ["old"]],
+        [["new"], ["new"]],
+        [["old"], ["old"]],
+        [["old"], ["new"]],
+        [["new"], ["new"]],
+    ]
+    assert ended.values("called") == [[4, 2, 4, 4, 4]] * 2 + [[4, 4, 4, 2, 4]] * 2

@@ -128,6 +128,17 @@ def test_new_versions(fleets, join):
     assert len(updates) == 3
 
 
+def test_memory_that_nobody_lends(fleets, join):
+    """As from servers of PyPI's package: sessions and addresses, of two processes here."""
+    both = [fleets(), fleets(first=10)]
+    ended, updates = join("join_out_of_memory", *both)
+    expected = merged([delivered(fleet.end()) for fleet in both])
+    assert len(updates) == 3
+    for outcomes in updates:
+        check_got(outcomes, expected, READERS)
+    assert ended.values("pulls") == [[1, 1, 1]] * READERS
+
+
 def test_parts_of_two_fleets(fleets, join):
     """Daemons that have different tensors; all of them together are the checkpoint."""
     both = [fleets(), fleets(first=10)]
@@ -164,17 +175,26 @@ def test_wrong_metas(fleets, join):
         assert seconds < STALL_S + GRACE_S
     for kinds, text, seconds, _ in ended.errors(1).values():
         assert "MetasError" in kinds
-        assert "name no daemon that the tensors of rank 0 can be read from" in text
+        assert "name no daemon that the tensors of rank 0 can be read from, and no memory" in text
         assert seconds < GRACE_S
     for kinds, text, seconds, _ in ended.errors(2).values():
         assert "UpdateError" in kinds
         assert f"{fleet.url} answered 404" in text
         assert seconds < GRACE_S
-    for kinds, text, _, _ in ended.errors(3).values():
+    for kinds, text, seconds, _ in ended.errors(3).values():
+        assert "MetasError" in kinds
+        assert "the metas of rank 0 name daemons, those of rank 1 only the memory" in text
+        assert seconds < GRACE_S
+    for kinds, text, seconds, _ in ended.errors(4).values():
+        assert "UpdateError" in kinds
+        assert gone.removeprefix("http://") in text
+        assert seconds < STALL_S + GRACE_S
+    for kinds, text, _, _ in ended.errors(5).values():
         assert "ArgumentError" in kinds
         assert "the ranks disagree on where step is read from" in text
-    [outcomes] = updates
-    check_got(outcomes, delivered(fleet.end()), READERS)
+    # Memory cannot be asked: that it is gone is noticed when the engine waits for its bytes.
+    assert len(updates) == 2
+    check_got(updates[1], delivered(fleet.end()), READERS)
 
 
 def test_nothing_is_loaded(join):
