@@ -25,7 +25,7 @@ extension CheckpointEngine {
         }
         let registered = try shareable(name)
         let shared = try registered.sharing.shared(registered)
-        let place = try await place(of: registered)
+        let endpoints = try await endpoints(of: registered)
         guard
             let lease = leases.begin(
                 name, incarnation: registered.incarnation, reader: reader, at: .now)
@@ -39,7 +39,7 @@ extension CheckpointEngine {
                 "lease": "\(lease.id)", "checkpoint": "\(name)", "reader": "\(reader ?? "")",
             ])
         return SourceLease(
-            id: lease.id, state: state(of: lease, registered, place),
+            id: lease.id, state: state(of: lease, registered, endpoints),
             incarnation: registered.incarnation, digest: shared.digest,
             chunkByteCount: shared.grid.chunkByteCount,
             shardByteCounts: shared.grid.shardByteCounts
@@ -49,9 +49,9 @@ extension CheckpointEngine {
     /// Goes on with a lease, and tells how things are now.
     public func renewLease(_ id: String) async throws(EngineError) -> [UInt8] {
         let (lease, registered) = try leased(id)
-        let place = try await place(of: registered)
+        let endpoints = try await endpoints(of: registered)
         leases.renew(id, at: .now)
-        return state(of: lease, registered, place).encoded()
+        return state(of: lease, registered, endpoints).encoded()
     }
 
     /// The tensors of what is read, in the order of delivery.
@@ -110,7 +110,7 @@ extension CheckpointEngine {
                 guard case .ready(let other) = entry.state else { return false }
                 return other.locations.contains { $0.path == shard.path }
             }
-            if !isUsed { await sharingAgent.remove(path: shard.path) }
+            if !isUsed { await sharingAgents.remove(path: shard.path) }
         }
     }
 
@@ -144,41 +144,49 @@ extension CheckpointEngine {
         return registered
     }
 
-    /// Where the agent that others read from has the checkpoint's shards.
-    func place(of registered: RegisteredCheckpoint) async throws(EngineError) -> (
-        session: String, addresses: [UInt]
-    ) {
+    /// Where the agents that others read from have the checkpoint's shards; at least one of them has all.
+    func endpoints(of registered: RegisteredCheckpoint) async throws(EngineError)
+        -> [SourceEndpoint]
+    {
         for location in registered.locations {
-            await sharingAgent.add(
+            await sharingAgents.add(
                 TransferMapping(
                     path: location.path, inode: location.inode,
                     byteCount: location.fileByteCount, isWritable: false))
         }
         do throws(TransferError) {
-            let current = try await sharingAgent.current()
-            var addresses: [UInt] = []
-            for location in registered.locations {
-                guard let address = current.addresses[location.path] else {
-                    throw current.failures[location.path]
-                        ?? TransferError(.failed, "\(location.path) is not mapped")
-                }
-                addresses.append(address + UInt(location.dataOffset))
-            }
-            return (current.session, addresses)
+            let current = try await sharingAgents.current()
+            let first = try Self.endpoint(registered, in: current[0])
+            return [first]
+                + current.dropFirst().compactMap { try? Self.endpoint(registered, in: $0) }
         } catch {
             throw EngineError(error)
         }
     }
 
+    private static func endpoint(
+        _ registered: RegisteredCheckpoint, in current: TransferAgentKeeper.Current
+    ) throws(TransferError) -> SourceEndpoint {
+        var addresses: [UInt] = []
+        for location in registered.locations {
+            guard let address = current.addresses[location.path] else {
+                throw current.failures[location.path]
+                    ?? TransferError(.failed, "\(location.path) is not mapped")
+            }
+            addresses.append(address + UInt(location.dataOffset))
+        }
+        return SourceEndpoint(session: current.session, addresses: addresses)
+    }
+
     private func state(
         of lease: LeaseBook.Lease, _ registered: RegisteredCheckpoint,
-        _ place: (session: String, addresses: [UInt])
+        _ endpoints: [SourceEndpoint]
     ) -> LeaseState {
         let feed = registered.feed.flatMap { $0.isComplete ? nil : $0 }
         return LeaseState(
             secondsLeft: LeaseBook.duration.inSeconds, isActive: leases.isActive(lease.id),
             readers: leases.readers(before: lease.id), arrived: feed?.runs,
-            session: place.session, addresses: place.addresses)
+            endpoints: endpoints)
     }
 }
 

@@ -16,9 +16,9 @@ extension CheckpointEngine {
             gathered = MetasDocument(catalog: registered.catalog)
             return gathered
         }
-        var found: (session: String, addresses: [UInt])?
+        var found: SourceEndpoint?
         do throws(EngineError) {
-            found = try await place(of: registered)
+            found = try await endpoints(of: registered)[0]
         } catch {
             // Everything but reading from here works without an agent.
             logger.warning(

@@ -23,10 +23,10 @@ public actor CheckpointEngine {
     let gpus: GPUSet?
     let exchanges: ExchangeCache
     let nativeGroups = NativeGroups()
-    /// The agent that other hosts read from; it starts with the first of them.
-    let sharingAgent: TransferAgentKeeper
+    /// The agents that other hosts read from; they start with the first of those.
+    let sharingAgents: SharingAgents
     /// Those that this host reads with.
-    let readingAgents: SpareAgent
+    let readingAgents: SpareAgents
     let sourceClient: SourceClient
     var leases = LeaseBook()
     /// `nil` where this host updates alone.
@@ -67,9 +67,10 @@ public actor CheckpointEngine {
         do throws(DeviceError) {
             let gpus = try GPUSet.open(configuration.gpu, logger)
             self.gpus = gpus
-            let sharing = TransferAgentKeeper(configuration.pull.agent, logger: logger)
-            sharingAgent = sharing
-            readingAgents = SpareAgent(configuration.pull.agent, logger: logger)
+            let (agent, count) = (configuration.pull.agent, configuration.pull.agentCount)
+            let sharing = SharingAgents(agent, count: count, logger: logger)
+            sharingAgents = sharing
+            readingAgents = SpareAgents(agent, count: count, logger: logger)
             self.pool = try SegmentPool(
                 directory: configuration.sharedMemoryDirectory,
                 byteCountMax: configuration.memoryByteCountMax,
@@ -155,7 +156,7 @@ public actor CheckpointEngine {
         // Nothing may be written to memory that is given back.
         for entry in entries.values { await entry.pull?.value }
         await readingAgents.stop()
-        await sharingAgent.stop()
+        await sharingAgents.stop()
         while entries.values.contains(where: \.isRegistering) {
             try? await Task.sleep(for: .milliseconds(10))
         }

@@ -2,8 +2,10 @@ public import CheckpointTransfer
 
 /// How bytes are exchanged with other hosts.
 public struct PullConfiguration: Hashable, Sendable {
-    /// How agents are started; each pull has one of its own beside the one that others read from.
+    /// How agents are started; each pull has its own beside those that others read from.
     public let agent: AgentConfiguration
+    /// How many agents others read from, and how many each pull has; with RDMA one does.
+    public let agentCount: Int
     /// The URL under which other hosts reach this daemon; `nil` where they cannot, so that nobody can read
     /// from here what is still arriving.
     public let advertisedURL: String?
@@ -19,9 +21,10 @@ public struct PullConfiguration: Hashable, Sendable {
     public init(
         agent: AgentConfiguration = AgentConfiguration(host: "127.0.0.1", protocolName: .tcp),
         advertisedURL: String? = nil, ringByteCount: Int = Self.ringByteCountDefault,
-        computesChecksumsAhead: Bool = false
+        computesChecksumsAhead: Bool = false, agentCount: Int = 1
     ) {
         self.agent = agent
+        self.agentCount = agentCount
         self.advertisedURL = advertisedURL
         self.ringByteCount = ringByteCount
         self.computesChecksumsAhead = computesChecksumsAhead

@@ -45,7 +45,7 @@ extension PullRun {
             id: "",
             state: LeaseState(
                 secondsLeft: 0, isActive: true, readers: [], arrived: nil,
-                session: source.session, addresses: addresses),
+                endpoints: [SourceEndpoint(session: source.session, addresses: addresses)]),
             incarnation: "", digest: "", chunkByteCount: grid.chunkByteCount,
             shardByteCounts: grid.shardByteCounts)
         let number = schedule.addSource(endpointCount: 1, holdsAll: false)

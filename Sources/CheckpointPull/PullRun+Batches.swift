@@ -12,16 +12,18 @@ extension PullRun {
 
     /// Starts all batches that can be read now.
     func pump() {
-        guard !isOver, !isRestarting, let agent, !agent.hasEnded else { return }
+        guard !isOver, !isRestarting else { return }
         while let batch = schedule.next(at: seconds) {
-            guard let url = active[batch.source], let source = sources[url],
-                let lease = source.lease
+            guard let url = active[batch.source], let lease = sources[url]?.lease,
+                lease.state.endpoints.indices.contains(batch.sourceEndpoint)
             else {
                 schedule.fail(batch.id, at: seconds)
                 schedule.retire(batch.source)
                 continue
             }
-            tasks.append(Task { await self.read(batch, lease, url, agent) })
+            let reading = readings[batch.receiverEndpoint]
+            let endpoint = lease.state.endpoints[batch.sourceEndpoint]
+            tasks.append(Task { await self.read(batch, endpoint, url, reading) })
         }
         if tasks.count > 256 { tasks.removeFirst(128) }
         roomWaitStart = schedule.waitsForRoom ? roomWaitStart ?? .now : nil
@@ -42,9 +44,9 @@ extension PullRun {
     }
 
     private func read(
-        _ batch: PullBatch, _ lease: SourceLease, _ url: String, _ agent: TransferAgent
+        _ batch: PullBatch, _ endpoint: SourceEndpoint, _ url: String, _ reading: Reading
     ) async {
-        let ranges = batch.chunks.flatMap { transferRanges($0, lease) }
+        let ranges = batch.chunks.flatMap { transferRanges($0, endpoint, reading) }
         let chunks = batch.chunks.flatMap(Array.init)
         let isChecked = offer.memory.isEmpty
         // Asked for while the bytes arrive. Not a child task: cancelling it would blame its source.
@@ -52,10 +54,10 @@ extension PullRun {
             isChecked ? await self.expectedChecksums(chunks, beside: url) : nil
         }
         do throws(TransferError) {
-            _ = try await agent.read(
-                from: lease.state.session, ranges, timeout: Self.timeout(batch.byteCount))
+            _ = try await reading.agent.read(
+                from: endpoint.session, ranges, timeout: Self.timeout(batch.byteCount))
         } catch {
-            return await failed(batch, url, error, agent)
+            return await failed(batch, url, error, reading.agent)
         }
         // What comes after is not the wire's time.
         let readEnd = seconds
@@ -108,11 +110,11 @@ extension PullRun {
                 "a source does not answer; its chunks go to others",
                 metadata: ["source": "\(url)", "reason": "\(error.message)"])
             suspend(url, "\(url) did not deliver \(batch.byteCount) bytes in time")
-            await restartAgent(agent)
+            await restart(agent)
             schedule.fail(batch.id, at: seconds)
         case .lost:
             schedule.fail(batch.id, at: seconds)
-            await restartAgent(agent)
+            await restart(agent)
         case .failed, .missing:
             schedule.fail(batch.id, at: seconds)
             suspend(url, "reading from \(url) failed: \(error.message)")
@@ -121,11 +123,13 @@ extension PullRun {
         pump()
     }
 
-    private func transferRanges(_ chunks: Range<Int>, _ lease: SourceLease) -> [TransferRange] {
+    private func transferRanges(
+        _ chunks: Range<Int>, _ endpoint: SourceEndpoint, _ reading: Reading
+    ) -> [TransferRange] {
         target.layout.pieces(of: chunks).map { piece in
             TransferRange(
-                local: localAddresses[piece.location] + UInt(piece.offset),
-                remote: lease.state.addresses[piece.source.shard]
+                local: reading.addresses[piece.location] + UInt(piece.offset),
+                remote: endpoint.addresses[piece.source.shard]
                     + UInt(piece.source.range.offset),
                 byteCount: piece.source.range.byteCount)
         }

@@ -111,10 +111,12 @@ extension PullRun {
     /// Takes what the source says of itself now.
     private func note(_ state: LeaseState, of url: String) -> Duration {
         guard let lease = sources[url]?.lease else { return Self.retryInterval }
-        guard state.addresses.count == lease.shardByteCounts.count else {
-            giveUp(url, "\(url) names \(state.addresses.count) shards, not those of its lease")
+        guard state.names(lease.shardByteCounts.count) else {
+            giveUp(url, "\(url) names other shards than those of its lease")
             return Self.retryInterval
         }
+        // An agent that has come or gone there.
+        if state.endpoints.count != lease.state.endpoints.count { stopReading(url) }
         sources[url]?.lease = SourceLease(
             id: lease.id, state: state, incarnation: lease.incarnation, digest: lease.digest,
             chunkByteCount: lease.chunkByteCount, shardByteCounts: lease.shardByteCounts)
@@ -133,7 +135,7 @@ extension PullRun {
             lastArrival = .now
             return Self.eagerInterval
         }
-        let number = sources[url]?.number ?? startReading(url, holdsAll: state.arrived == nil)
+        let number = sources[url]?.number ?? startReading(url, state)
         guard let arrived = state.arrived else {
             schedule.complete(number)
             return Self.calmInterval
@@ -146,8 +148,9 @@ extension PullRun {
         return Self.eagerInterval
     }
 
-    private func startReading(_ url: String, holdsAll: Bool) -> Int {
-        let number = schedule.addSource(endpointCount: 1, holdsAll: holdsAll)
+    private func startReading(_ url: String, _ state: LeaseState) -> Int {
+        let number = schedule.addSource(
+            endpointCount: state.endpoints.count, holdsAll: state.arrived == nil)
         sources[url]?.number = number
         active[number] = url
         logger.info("reading from a source", metadata: ["source": "\(url)"])

@@ -37,7 +37,7 @@ public actor PullRun {
 
     let offer: PullOffer
     let target: Target
-    let agents: SpareAgent
+    let agents: SpareAgents
     let logger: Logger
     let mapped: [MappedShard]
     let start = ContinuousClock.now
@@ -48,11 +48,8 @@ public actor PullRun {
     var sources: [String: PulledSource] = [:]
     /// The sources that are read now, by their number in the schedule.
     var active: [Int: String] = [:]
-    var agent: TransferAgent?
-    /// Where the agent has each location's data section.
-    var localAddresses: [UInt] = []
-    /// What it has mapped for this pull.
-    private var mappedAddresses: [UInt] = []
+    /// The agents that read, by the receiver's endpoint.
+    var readings: [Reading] = []
     var isRestarting = false
     /// Since when there is no room for more.
     var roomWaitStart: ContinuousClock.Instant?
@@ -67,7 +64,7 @@ public actor PullRun {
 
     /// Maps the memory of `target`, which the caller keeps until ``run()`` has returned.
     public init(
-        _ offer: PullOffer, into target: Target, agents: SpareAgent, logger: Logger
+        _ offer: PullOffer, into target: Target, agents: SpareAgents, logger: Logger
     ) throws(PullError) {
         var mapped: [MappedShard] = []
         for (location, byteCount) in zip(target.locations, target.layout.byteCounts) {
@@ -83,16 +80,26 @@ public actor PullRun {
             openPlaceCount: target.layout.placeCount(released: 0))
     }
 
-    /// Starts the agent and gives it the memory; nothing is left when it throws.
+    /// Starts the agents and gives them the memory; nothing is left when it throws.
     public func prepare() async throws(PullError) {
-        await startAgent()
-        guard case .failure(let error) = outcome else { return }
-        await agent?.kill()
-        throw error
+        await startAgents()
+        if case .failure(let error) = outcome {
+            await abandon()
+            throw error
+        }
+        schedule = PullSchedule(
+            order: target.layout.order, receiverEndpointCount: readings.count,
+            openPlaceCount: target.layout.placeCount(released: 0))
     }
 
-    /// Ends a pull that was prepared and will not run.
-    public func abandon() async { await agent?.kill() }
+    /// Ends a pull that was prepared and will not run; whether all agents are gone.
+    @discardableResult
+    public func abandon() async -> Bool {
+        let kills = readings.map { reading in Task { await reading.agent.kill() } }
+        var areGone = true
+        for kill in kills { areGone = await kill.value && areGone }
+        return areGone
+    }
 
     /// Reads everything after ``prepare()``; returns when nothing touches the memory any more. Cancelling the
     /// task ends it.
@@ -125,24 +132,29 @@ public actor PullRun {
         for task in tasks + followers { task.cancel() }
         async let leases: Void = endAllLeases()
         // Nothing may be written to the memory when this returns.
-        if case .success = outcome, await releaseAgent() {
-            agent = nil
-        } else if await agent?.kill() == false {
+        if case .success = outcome, await releaseAgents() {
+            readings = []
+        } else if await !abandon() {
             outcome = .failure(
                 PullError(.system, "the transfer agent cannot be killed; its memory is not safe"))
         }
         await leases
     }
 
-    /// Takes the memory from the agent and keeps it for the next pull; `false` when it does not let go.
-    private func releaseAgent() async -> Bool {
-        guard let agent, await agent.waitForReads(timeout: .seconds(1)) else { return false }
-        do throws(TransferError) {
-            for address in mappedAddresses { try await agent.unmap(address) }
-        } catch {
-            return false
+    /// Takes the memory from the agents and keeps these for the next pull; `false` when one does not let go.
+    private func releaseAgents() async -> Bool {
+        for reading in readings {
+            guard await reading.agent.waitForReads(timeout: .seconds(1)) else { return false }
         }
-        await agents.giveBack(agent)
+        while let reading = readings.last {
+            do throws(TransferError) {
+                for address in reading.mapped { try await reading.agent.unmap(address) }
+            } catch {
+                return false
+            }
+            readings.removeLast()
+            await agents.giveBack(reading.agent)
+        }
         return true
     }
 
@@ -176,63 +188,6 @@ public actor PullRun {
             }
         }
     }
-
-    // MARK: The agent
-
-    private func startAgent() async {
-        do throws(TransferError) {
-            let agent = try await agents.take()
-            var addresses: [UInt] = []
-            self.agent = agent
-            mappedAddresses = []
-            for location in target.locations {
-                let mapping = TransferMapping(
-                    path: location.path, inode: location.inode,
-                    byteCount: location.fileByteCount, isWritable: true)
-                let address = try await agent.map(mapping)
-                mappedAddresses.append(address)
-                addresses.append(address + UInt(location.dataOffset))
-            }
-            localAddresses = addresses
-        } catch {
-            let code: PullError.Code =
-                switch error.code {
-                case .missing: .agentMissing
-                case .cancelled: .cancelled
-                case .failed, .lost, .timedOut: .system
-                }
-            end(.failure(PullError(code, "the transfer agent: \(error.message)")))
-        }
-    }
-
-    /// Ends an agent that may still write, and starts another one; reads go on after that.
-    func restartAgent(_ failed: TransferAgent) async {
-        guard !isRestarting, !isOver, agent === failed else { return }
-        isRestarting = true
-        defer { isRestarting = false }
-        guard await failed.kill() else {
-            return end(
-                .failure(PullError(.system, "the transfer agent hangs and cannot be killed")))
-        }
-        guard !isOver else { return }
-        await startAgent()
-        if isOver { await agent?.kill() }
-    }
-
-    /// Sees to it that what is still under way from a source that is none any more ends soon: nobody else may
-    /// put those chunks before.
-    func drain(_ number: Int) {
-        guard schedule.isDraining(number), let agent else { return }
-        tasks.append(
-            Task {
-                do { try await Task.sleep(for: Self.drainTimeout) } catch { return }
-                guard schedule.isDraining(number) else { return }
-                await restartAgent(agent)
-                pump()
-            })
-    }
-
-    private static let drainTimeout = Duration.seconds(2)
 
     // MARK: The end
 

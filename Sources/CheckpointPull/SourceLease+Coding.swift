@@ -3,6 +3,7 @@ public import CheckpointJSON
 /// The JSON of `docs/http-api.md`, written by a source and read by whoever reads from it.
 extension LeaseState {
     static let readerCountMax = 1024
+    public static let endpointCountMax = 64
     private static let runCountMax = 1 << 20
 
     func write(_ writer: inout JSONWriter) {
@@ -27,11 +28,9 @@ extension LeaseState {
         } else {
             writer.null()
         }
-        writer.key("session")
-        writer.string(session)
-        writer.key("addresses")
+        writer.key("endpoints")
         writer.beginArray()
-        for address in addresses { writer.integer(Int(bitPattern: address)) }
+        for endpoint in endpoints { endpoint.write(&writer) }
         writer.endArray()
     }
 
@@ -64,12 +63,14 @@ extension LeaseState {
             return text
         }
         arrived = try Self.runs(try reader.value("arrived"))
-        session = try reader.string("session")
-        addresses = try reader.array("addresses").map { value throws(JSONError) in
-            guard case .integer(let address) = value, address >= 0 else {
-                throw LeaseText.wrong("addresses", "addresses")
+        endpoints = try reader.array("endpoints").map { value throws(JSONError) in
+            guard case .object(let object) = value else {
+                throw LeaseText.wrong("endpoints", "objects")
             }
-            return UInt(address)
+            return try SourceEndpoint(object)
+        }
+        guard (1...Self.endpointCountMax).contains(endpoints.count) else {
+            throw LeaseText.wrong("endpoints", "1 to \(Self.endpointCountMax) of them")
         }
         guard readers.count <= Self.readerCountMax else {
             throw LeaseText.wrong("readers", "at most \(Self.readerCountMax) URLs")
@@ -88,6 +89,31 @@ extension LeaseState {
             else { throw LeaseText.wrong("arrived", "pairs of a place and a count") }
             return first..<(first + count)
         }
+    }
+}
+
+extension SourceEndpoint {
+    fileprivate func write(_ writer: inout JSONWriter) {
+        writer.beginObject()
+        writer.key("session")
+        writer.string(session)
+        writer.key("addresses")
+        writer.beginArray()
+        for address in addresses { writer.integer(Int(bitPattern: address)) }
+        writer.endArray()
+        writer.endObject()
+    }
+
+    fileprivate init(_ object: JSONObject) throws(JSONError) {
+        var reader = JSONObjectReader(object)
+        session = try reader.string("session")
+        addresses = try reader.array("addresses").map { value throws(JSONError) in
+            guard case .integer(let address) = value, address >= 0 else {
+                throw LeaseText.wrong("addresses", "addresses")
+            }
+            return UInt(address)
+        }
+        try reader.finish()
     }
 }
 
@@ -135,8 +161,8 @@ extension SourceLease {
         }
         state = try LeaseState(&reader)
         try reader.finish()
-        guard shardByteCounts.count == state.addresses.count,
-            shardByteCounts.count <= Self.shardCountMax, chunkByteCount > 0, !id.isEmpty,
+        guard state.names(shardByteCounts.count), shardByteCounts.count <= Self.shardCountMax,
+            chunkByteCount > 0, !id.isEmpty,
             id.utf8.allSatisfy(LeaseText.isAllowedInID)
         else { throw LeaseText.wrong("lease", "a lease with one address for each shard") }
     }
@@ -145,7 +171,7 @@ extension SourceLease {
 /// What the texts of leases have in common.
 private enum LeaseText {
     static let limits = JSONLimits(
-        byteCountMax: 64 << 20, depthMax: 4, stringByteCountMax: 64 << 10)
+        byteCountMax: 64 << 20, depthMax: 5, stringByteCountMax: 64 << 10)
 
     static func reader(_ bytes: [UInt8]) throws(JSONError) -> JSONObjectReader {
         guard case .object(let object) = try JSONValue.parse(bytes, limits: limits) else {

@@ -1,3 +1,16 @@
+/// One of a source's transfer engines; each has all shards.
+public struct SourceEndpoint: Hashable, Sendable {
+    /// Where it is reached, "host:port".
+    public let session: String
+    /// The address of each shard's data section in it.
+    public let addresses: [UInt]
+
+    public init(session: String, addresses: [UInt]) {
+        self.session = session
+        self.addresses = addresses
+    }
+}
+
 /// What a source lets a reader do for a while, as it says it when the lease begins and with each renewal.
 public struct LeaseState: Hashable, Sendable {
     /// Seconds until the lease ends, unless it is renewed.
@@ -9,21 +22,23 @@ public struct LeaseState: Hashable, Sendable {
     public let readers: [String]
     /// Which chunks are there, as runs of places in the order of delivery; `nil` for all.
     public let arrived: [Range<Int>]?
-    /// Where the source's transfer engine is reached.
-    public let session: String
-    /// The address of each shard's data section in the source's transfer engine.
-    public let addresses: [UInt]
+    /// The source's transfer engines, which are read at once; at least one.
+    public let endpoints: [SourceEndpoint]
 
     public init(
         secondsLeft: Double, isActive: Bool, readers: [String], arrived: [Range<Int>]?,
-        session: String, addresses: [UInt]
+        endpoints: [SourceEndpoint]
     ) {
         self.secondsLeft = secondsLeft
         self.isActive = isActive
         self.readers = readers
         self.arrived = arrived
-        self.session = session
-        self.addresses = addresses
+        self.endpoints = endpoints
+    }
+
+    /// Whether each endpoint names so many shards, and there is one.
+    func names(_ shardCount: Int) -> Bool {
+        !endpoints.isEmpty && endpoints.allSatisfy { $0.addresses.count == shardCount }
     }
 }
 

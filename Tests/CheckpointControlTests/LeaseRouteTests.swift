@@ -41,7 +41,7 @@ struct LeaseRouteTests {
             #expect(second["digest"] == lease["digest"])
             #expect(second["incarnation"] == lease["incarnation"])
             let renewed = try await client.post("/v1/leases/\(id)")
-            #expect(renewed.status == 200 && renewed["session"] == lease["session"])
+            #expect(renewed.status == 200 && renewed["endpoints"] == lease["endpoints"])
             #expect(renewed["lease"] == nil)
             let catalog = try await client.get("/v1/leases/\(id)/catalog")
             #expect(catalog.status == 200)

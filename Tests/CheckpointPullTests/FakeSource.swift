@@ -70,6 +70,8 @@ final class FakeSource: Sendable {
         var token: String?
         /// Answers everything with this status.
         var status: Int?
+        /// Agents that have the shards; others than the first under names of their own.
+        var endpointCount = 1
         /// The shards that renewals name; `nil` for all.
         var addressCount: Int?
         var checksums: [UInt32]
@@ -82,9 +84,14 @@ final class FakeSource: Sendable {
         var requests: [String] = []
     }
 
+    static let endpointCountMax = 3
+    /// For sessions of the fake agent, which are names only: below the ports that the system gives.
+    private static let names = Mutex(2000)
+
     let content: FakeContent
     let state: Mutex<State>
     let port: Int
+    private let endpointPorts: [Int]
     private let agent: FakeTransferAgent
     private let directory: TemporaryDirectory
     private let server: Task<Void, any Error>
@@ -123,7 +130,13 @@ final class FakeSource: Sendable {
                     address: Self.address(index), byteCount: bytes.count,
                     path: try directory.write(bytes, to: "shard-\(index)")))
         }
-        try agent.publish(mappings, port: port)
+        endpointPorts =
+            [port]
+            + Self.names.withLock { next in
+                defer { next += Self.endpointCountMax }
+                return Array(next..<(next + Self.endpointCountMax - 1))
+            }
+        for port in endpointPorts { try agent.publish(mappings, port: port) }
         handler.withLock {
             $0 = { [weak self] request in
                 guard let self else { return Response(status: .serviceUnavailable) }
@@ -137,7 +150,9 @@ final class FakeSource: Sendable {
         _ = await server.result
     }
 
-    func set(_ fault: FakeTransferAgent.Fault?) throws { try agent.set(fault, port: port) }
+    func set(_ fault: FakeTransferAgent.Fault?, endpoint: Int = 0) throws {
+        try agent.set(fault, port: endpointPorts[endpoint])
+    }
 
     /// Changes the bytes that are read from now on.
     func overwrite(_ shard: Int, with bytes: [UInt8]) throws {
@@ -242,7 +257,12 @@ final class FakeSource: Sendable {
     private func leaseState(_ state: State) -> LeaseState {
         LeaseState(
             secondsLeft: 10, isActive: state.isActive, readers: state.readers,
-            arrived: state.arrived, session: "127.0.0.1:\(port)",
-            addresses: (0..<(state.addressCount ?? content.shards.count)).map(Self.address))
+            arrived: state.arrived,
+            endpoints: endpointPorts.prefix(state.endpointCount).map { port in
+                SourceEndpoint(
+                    session: "127.0.0.1:\(port)",
+                    addresses: (0..<(state.addressCount ?? content.shards.count)).map(
+                        Self.address))
+            })
     }
 }

@@ -149,7 +149,7 @@ struct PullFaultTests {
                 sources[0].update { $0.addressCount = 0 }
                 return false
             }
-            #expect(outcome.error?.message.contains("names 0 shards") == true)
+            #expect(outcome.error?.message.contains("names other shards") == true)
         }
     }
 
@@ -320,7 +320,7 @@ struct PullFaultTests {
             let error = #expect(throws: PullError.self) {
                 try PullRun(
                     offer, into: gone,
-                    agents: SpareAgent(fixture.configuration(), logger: PullFixture.quiet),
+                    agents: SpareAgents(fixture.configuration(), logger: PullFixture.quiet),
                     logger: PullFixture.quiet)
             }
             #expect(error?.code == .system)
@@ -335,7 +335,7 @@ struct PullFaultTests {
             let offer = try await fixture.offer(fixture.request(sources))
             let run = try PullRun(
                 offer, into: fixture.target(offer),
-                agents: SpareAgent(
+                agents: SpareAgents(
                     fixture.configuration(["FAKE_START_SECONDS": "10"]), logger: PullFixture.quiet),
                 logger: PullFixture.quiet)
             let task = Task {

@@ -74,12 +74,13 @@ struct PullFixture: Sendable {
     /// Runs a whole pull. `meanwhile` runs beside it, with its feed; a pull that it ends is cancelled when it
     /// returns `true`.
     func pull(
-        _ request: PullRequest, environment: [String: String] = [:],
+        _ request: PullRequest, environment: [String: String] = [:], agentCount: Int = 1,
         meanwhile: @escaping @Sendable (PullFeed) async throws -> Bool = { _ in false }
     ) async throws -> Outcome {
         let offer = try await offer(request)
         let target = try target(offer)
-        let agents = SpareAgent(configuration(environment), logger: Self.quiet)
+        let agents = SpareAgents(
+            configuration(environment), count: agentCount, logger: Self.quiet)
         let run = try PullRun(offer, into: target, agents: agents, logger: Self.quiet)
         let prepared = await Self.error { () throws(PullError) in try await run.prepare() }
         let task = Task { () -> PullError? in

@@ -74,7 +74,7 @@ struct PullRingRunTests {
     ) async throws -> (error: PullError?, bytesBySource: [String: Int]) {
         let offer = try await fixture.offer(fixture.request(sources))
         let passage = try Passage(offer)
-        let agents = SpareAgent(fixture.configuration(), logger: PullFixture.quiet)
+        let agents = SpareAgents(fixture.configuration(), logger: PullFixture.quiet)
         let run = try PullRun(
             offer, into: passage.target, agents: agents, logger: PullFixture.quiet)
         try await run.prepare()
@@ -129,7 +129,7 @@ struct PullRingRunTests {
         try await FakeSource.with([content], fixture) { sources in
             let request = try fixture.request(sources, stall: .seconds(4))
             let passage = try Passage(try await fixture.offer(request))
-            let agents = SpareAgent(fixture.configuration(), logger: PullFixture.quiet)
+            let agents = SpareAgents(fixture.configuration(), logger: PullFixture.quiet)
             let run = try PullRun(
                 passage.offer, into: passage.target, agents: agents, logger: PullFixture.quiet)
             try await run.prepare()

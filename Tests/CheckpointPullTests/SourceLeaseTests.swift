@@ -9,7 +9,8 @@ struct SourceLeaseTests {
     {
         LeaseState(
             secondsLeft: 9.5, isActive: true, readers: ["http://a:1", "http://[::1]:2"],
-            arrived: arrived, session: "h:1", addresses: [0, 1, UInt(Int.max)])
+            arrived: arrived,
+            endpoints: [SourceEndpoint(session: "h:1", addresses: [0, 1, UInt(Int.max)])])
     }
 
     private static let lease = SourceLease(
@@ -93,7 +94,7 @@ struct SourceLeaseTests {
             LeaseState(
                 secondsLeft: 1, isActive: false,
                 readers: [String](repeating: "http://a", count: readers), arrived: nil,
-                session: "", addresses: []
+                endpoints: [SourceEndpoint(session: "", addresses: [])]
             ).encoded()
         }
         #expect(throws: Never.self) { try LeaseState(state(LeaseState.readerCountMax)) }
@@ -111,7 +112,7 @@ struct SourceLeaseTests {
                     UInt8(truncatingIfNeeded: generator.next())
             }
             guard let lease = try? SourceLease(bytes) else { continue }
-            #expect(lease.shardByteCounts.count == lease.state.addresses.count)
+            #expect(lease.state.names(lease.shardByteCounts.count))
             #expect(lease.chunkByteCount > 0)
         }
     }

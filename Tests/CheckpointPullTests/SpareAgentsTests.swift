@@ -4,10 +4,10 @@ import Testing
 
 @testable import CheckpointPull
 
-@Suite struct SpareAgentTests {
+@Suite struct SpareAgentsTests {
     @Test func anAgentThatIsGivenBackIsTakenAgain() async throws {
         let fixture = try PullFixture()
-        let agents = SpareAgent(fixture.configuration(), logger: PullFixture.quiet)
+        let agents = SpareAgents(fixture.configuration(), logger: PullFixture.quiet)
         await agents.prepare()
         let first = try await agents.take()
         await agents.giveBack(first)
@@ -24,9 +24,27 @@ import Testing
         await fixture.client.shutDown()
     }
 
+    @Test func aPullGetsAllOfThem() async throws {
+        let fixture = try PullFixture()
+        let agents = SpareAgents(fixture.configuration(), count: 3, logger: PullFixture.quiet)
+        await agents.prepare()
+        let first = try await agents.takeAll()
+        #expect(Set(first.map(\.processID)).count == 3)
+        for agent in first.dropLast() { await agents.giveBack(agent) }
+        await first[2].kill()
+        let second = try await agents.takeAll()
+        #expect(second.count == 3)
+        #expect(
+            Set(second.map(\.processID)).isSuperset(of: first.dropLast().map(\.processID)))
+        for agent in second { await agents.giveBack(agent) }
+        await agents.stop()
+        #expect(second.allSatisfy(\.hasEnded) && fixture.agent.processes.isEmpty)
+        await fixture.client.shutDown()
+    }
+
     @Test func oneThatHasEndedIsNotGivenOut() async throws {
         let fixture = try PullFixture()
-        let agents = SpareAgent(fixture.configuration(), logger: PullFixture.quiet)
+        let agents = SpareAgents(fixture.configuration(), logger: PullFixture.quiet)
         let first = try await agents.take()
         await agents.giveBack(first)
         await first.kill()

@@ -177,3 +177,20 @@ def test_metas_tell_where_to_read(start: Callable[..., Node], samples: Samples) 
     for wrong in ({"x": {}}, {"0": {}}, {"0": {**known["0"], "p2p_store_addr": 7}}):
         assert other.request("POST", "/v1/metas", wrong).status == 400, wrong
     assert other.request("GET", "/v1/metas").body == known
+
+
+def test_several_agents(start_large: Callable[..., Node], engine: Engine, large: Samples) -> None:
+    source = start_large(None, "--transfer-agents", "2")
+    node = start_large(None, "--transfer-agents", "3")
+    assert source.register("step", large.first).status == 200
+    node.pulled("step", source)
+    engine.check_takes(node, "step", large.first_digests)
+    assert len(source.agents) == 2
+    # Those of the pull are kept for the next one.
+    assert len(node.agents) == 3
+    # A source whose agents have ended starts others; what a reader has is none of their matter.
+    source.kill_agents()
+    node.kill_agents()
+    assert node.unregister("step").status == 200
+    node.pulled("step", source)
+    engine.check_takes(node, "step", large.first_digests)

@@ -98,8 +98,11 @@ public struct PullSchedule: Sendable {
     public mutating func open(_ count: Int) { openPlaceCount = max(openPlaceCount, count) }
 
     /// Whether batches of a source that was retired are still under way.
-    public func isDraining(_ source: Int) -> Bool {
-        lanes.contains { $0.source == source && $0.isRetired }
+    public func isDraining(_ source: Int) -> Bool { !receivers(draining: source).isEmpty }
+
+    /// The receiver's endpoints that batches of a retired source are still under way to.
+    public func receivers(draining source: Int) -> Set<Int> {
+        Set(lanes.filter { $0.source == source && $0.isRetired }.map(\.receiver))
     }
 }
 

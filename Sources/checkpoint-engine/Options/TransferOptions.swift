@@ -1,7 +1,9 @@
 import ArgumentParser
 import CheckpointControl
 import CheckpointEngine
+import CheckpointPull
 import CheckpointTransfer
+import Glibc
 
 /// Flags about what is read from other hosts, and what they read from here.
 struct TransferOptions: ParsableArguments {
@@ -38,6 +40,14 @@ struct TransferOptions: ParsableArguments {
             "The Python that has the packages checkpoint-engine-native[p2p] (default: the one that "
                 + "started this program, or python3).", "program"))
     var python: TextValue?
+
+    @Option(
+        name: .customLong("transfer-agents"),
+        help: Variables.help(
+            "transfer-agents",
+            "How many agents others read from over TCP, and how many each pull reads with; with RDMA it "
+                + "is one (default: one for every 8 cores, at most \(Self.agentCountMax)).", "count"))
+    var agents: CountValue?
 
     @Option(
         name: .customLong("advertise-url"),
@@ -86,14 +96,27 @@ struct TransferOptions: ParsableArguments {
         let usual = reachable.flatMap { host in
             port.flatMap { $0 > 0 ? "http://\(host):\($0)" : nil }
         }
+        let agentCount = try variables.value(agents, "transfer-agents")?.count
+        guard agentCount ?? 1 <= LeaseState.endpointCountMax else {
+            throw ValidationError(
+                "--transfer-agents is at most \(LeaseState.endpointCountMax), not "
+                    + "\(agentCount ?? 0).")
+        }
         let ring = try variables.value(ringMemory, "ring-memory")?.byteCount
         return PullConfiguration(
             agent: agent, advertisedURL: advertised ?? usual,
             ringByteCount: ring ?? PullConfiguration.ringByteCountDefault,
             computesChecksumsAhead: try computesAhead(
                 variables,
-                isReachable: advertised != nil || usual != nil && !Self.isLoopback(reachable))
-        )
+                isReachable: advertised != nil || usual != nil && !Self.isLoopback(reachable)),
+            agentCount: agentCount ?? Self.usualAgentCount)
+    }
+
+    /// Each is as fast as one core; others are for the engines.
+    private static let agentCountMax = 4
+
+    private static var usualAgentCount: Int {
+        max(1, min(agentCountMax, Int(sysconf(CInt(_SC_NPROCESSORS_ONLN))) / 8))
     }
 
     private func computesAhead(_ variables: Variables, isReachable: Bool) throws -> Bool {
