@@ -14,15 +14,15 @@ import signal
 import socket
 import sys
 import threading
-import time
-from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NoReturn
+from typing import BinaryIO, NoReturn
 
 from .rdma_devices import RDMAError, choose_devices, present_devices
 from .transfer_engine import Engine
-from .transfer_errors import TransferError, TransferSetupError, TransferStalledError
+from .transfer_errors import TransferError, TransferSetupError
+from .transfer_lanes import Lanes
 from .transfer_memory import MappedFiles
+from .transfer_reads import Read, ReadLane
 from .transfer_requests import (
     BadRequestError,
     MapRequest,
@@ -35,17 +35,12 @@ from .transfer_requests import (
     parse_request,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 _EXIT_FAILED = 3
 _EXIT_STALLED = 4
-# Peers whose reads run or wait at the same time.
-LANES_MAX = 256
 _SYSTEM = Path("/sys")
 # An address for documentation (RFC 5737), which is reached by the default route if by any.
 _ELSEWHERE = ("192.0.2.1", 9)
-# The lane of requests that are about this process's own mappings; no session has this name.
+# The key of the one lane of requests that are about this process's own mappings.
 _OWN = ""
 _HOST = r"[A-Za-z0-9._:-]{1,255}"
 
@@ -68,37 +63,59 @@ class Output:
                     os._exit(0)
 
 
-class Lanes:
-    """Runs jobs of one key in their order, those of different keys side by side.
+class _MappingLane:
+    """Maps and unmaps files, one after the other."""
 
-    Each key that has jobs has a thread, which ends with the last one.
-    """
+    is_idle = True
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._jobs: dict[str, deque[Callable[[], None]]] = {}
+    def __init__(self, files: MappedFiles, output: Output) -> None:
+        self._files = files
+        self._output = output
 
-    def run(self, key: str, job: Callable[[], None]) -> None:
-        """Raises ``TransferError`` when there are too many keys."""
-        with self._lock:
-            if key in self._jobs:
-                self._jobs[key].append(job)
-                return
-            if len(self._jobs) >= LANES_MAX:
-                raise TransferError(f"more than {LANES_MAX} peers are read from at the same time")
-            threading.Thread(target=self._work, args=(key,), daemon=True).start()
-            # The thread waits for the lock before it looks.
-            self._jobs[key] = deque([job])
+    def begin(self, request: MapRequest | UnmapRequest) -> None:
+        """Answers the request."""
+        values: dict[str, object] = {}
+        try:
+            if isinstance(request, MapRequest):
+                values["address"] = self._files.map(request)
+            else:
+                self._files.unmap(request.address)
+        except Exception as error:  # noqa: BLE001 - every request has an answer
+            values["error"] = _text(error)
+        self._output.write(answer(request.id, **values))
 
-    def _work(self, key: str) -> None:
-        while True:
-            with self._lock:
-                jobs = self._jobs[key]
-                if not jobs:
-                    del self._jobs[key]
-                    return
-                job = jobs.popleft()
-            job()
+    def step(self) -> None:
+        """Nothing goes on."""
+
+
+class _SessionLane:
+    """Reads from one peer, and answers each read at its end."""
+
+    def __init__(self, reads: ReadLane, output: Output) -> None:
+        self._reads = reads
+        self._output = output
+
+    @property
+    def is_idle(self) -> bool:
+        return self._reads.is_idle
+
+    def begin(self, request: ReadRequest) -> None:
+        self._reads.add(Read(request.id, request.ranges))
+
+    def step(self) -> None:
+        try:
+            ended = self._reads.step()
+        except Exception as error:  # noqa: BLE001 - nobody can say what is in flight then
+            for read in self._reads.flying:
+                self._output.write(answer(read.id, error=_text(error)))
+            os._exit(_EXIT_STALLED)
+        for read in ended:
+            if read.error:
+                line = answer(read.id, error=_text(read.error))
+            else:
+                # Never so small that it would be written with an exponent.
+                line = answer(read.id, seconds=max(round(read.seconds, 6), 0.0001))
+            self._output.write(line)
 
 
 class Agent:
@@ -108,7 +125,8 @@ class Agent:
         self._engine = engine
         self._files = MappedFiles(engine)
         self._output = output
-        self._lanes = Lanes()
+        self._reads = Lanes(self._session_lane)
+        self._mappings = Lanes(lambda _: _MappingLane(self._files, output))
 
     def serve(self, stream: BinaryIO) -> None:
         """Answers each line until the stream ends."""
@@ -121,42 +139,23 @@ class Agent:
                 self._output.write(answer(error.id, error=str(error)))
 
     def _start(self, request: Request) -> None:
-        if isinstance(request, ReadRequest):
-            lane = request.session
-        elif isinstance(request, MapRequest | UnmapRequest):
-            lane = _OWN
-        else:
-            self._output.write(answer(request.id))
-            return
         try:
-            self._lanes.run(lane, lambda: self._answer(request))
+            if isinstance(request, ReadRequest):
+                self._reads.run(request.session, request)
+            elif isinstance(request, MapRequest | UnmapRequest):
+                self._mappings.run(_OWN, request)
+            else:
+                self._output.write(answer(request.id))
         except (TransferError, RuntimeError) as error:
             # The second where the system has no more threads.
             raise BadRequestError(request.id, str(error)) from error
 
-    def _answer(self, request: Request) -> None:
-        try:
-            line = answer(request.id, **self._result(request))
-        except TransferStalledError as error:
-            self._output.write(answer(request.id, error=str(error)))
-            os._exit(_EXIT_STALLED)
-        except Exception as error:  # noqa: BLE001 - every request has an answer
-            text = str(error) if isinstance(error, TransferError) else repr(error)
-            line = answer(request.id, error=text)
-        self._output.write(line)
+    def _session_lane(self, session: str) -> _SessionLane:
+        return _SessionLane(ReadLane(session, self._engine, self._files.reading), self._output)
 
-    def _result(self, request: Request) -> dict[str, object]:
-        if isinstance(request, MapRequest):
-            return {"address": self._files.map(request)}
-        if isinstance(request, UnmapRequest):
-            self._files.unmap(request.address)
-        if isinstance(request, ReadRequest):
-            start = time.perf_counter()
-            with self._files.reading(request.ranges):
-                self._engine.read(request.session, request.ranges)
-            # Never so small that it would be written with an exponent.
-            return {"seconds": max(round(time.perf_counter() - start, 6), 0.0001)}
-        return {}
+
+def _text(error: Exception) -> str:
+    return str(error) if isinstance(error, TransferError) else repr(error)
 
 
 def _private_output() -> Output:

@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import time
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .transfer_errors import TransferError, TransferSetupError, TransferStalledError
-from .transfer_requests import Range
+from .transfer_errors import TransferError, TransferSetupError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-# Longer ranges are read in pieces, several at a time: mooncake refuses batches of more than about
-# 2,000 ranges, and its own waiting occupies a core, which this one does not.
-PIECE_BYTES = 16 << 20
-PIECES_IN_FLIGHT = 8
-# A read that fails sooner than this after it began is tried once more, after mooncake's pause: it
-# may have met a connection that the peer had closed.
-_RETRY_WITHIN_S = 2.0
-_RETRY_PAUSE_S = 1.1
-# Longer than it takes mooncake to give up all pieces in flight at a peer that stands still.
-STALL_S = 60.0
-_NAP_S_MIN = 50e-6
-_NAP_S_MAX = 500e-6
+    from .transfer_requests import Range
+
 # What `batch_transfer_async_read` returns in the place of a batch, in one version or another.
 _NO_BATCH = (0, 2**64 - 1)
 _DONE = 1
@@ -120,9 +107,11 @@ class Engine:
         self.version = _version()
         # The network card may be told to write, so that it refuses memory that it must not write.
         self.needs_writable = protocol == "rdma"
+        # It is also the card that writes what is read; over TCP this process does.
+        self.registers_targets = protocol == "rdma"
 
     def register(self, address: int, byte_count: int) -> None:
-        """Lets peers read the memory. Raises ``TransferError``."""
+        """Lets peers read the memory, and write it if it is writable. Raises ``TransferError``."""
         code = self._engine.batch_register_memory([address], [byte_count])
         if code != 0:
             raise TransferError(
@@ -136,77 +125,21 @@ class Engine:
         if code != 0:
             raise TransferError(f"mooncake cannot unregister the memory at {address} ({code})")
 
-    def read(self, session: str, ranges: Iterable[Range]) -> None:
-        """Reads ``ranges`` of the peer's memory; blocks until it is done.
+    def submit(self, session: str, one: Range) -> int | None:
+        """Begins to read a range of the peer's memory; its batch, ``None`` where it is refused.
 
-        Raises ``TransferError``, and nothing is written any more then; but
-        ``TransferStalledError`` when that cannot be said.
+        Over TCP the memory here needs no registration.
         """
-        start = time.monotonic()
-        left = self._read(session, [piece for one in ranges for piece in pieces(one)])
-        if left and time.monotonic() - start < _RETRY_WITHIN_S:
-            time.sleep(_RETRY_PAUSE_S)
-            left = self._read(session, left)
-        if left:
-            byte_count = sum(one.byte_count for one in left)
-            raise TransferError(
-                f"the read from {session} failed with {byte_count} bytes left: the peer has ended, "
-                "refuses the addresses, stands still, or its ports (MC_MIN_RPC_PORT … "
-                "MC_MAX_RPC_PORT, 15000 … 17000) are closed; this agent's log tells which"
-            )
-
-    def _read(self, session: str, wanted: list[Range]) -> list[Range]:
-        """Reads until the first failure; the ranges that were not read."""
-        todo = deque(wanted)
-        left: list[Range] = []
-        flying: list[tuple[int, Range]] = []
-        nap, progress = _NAP_S_MIN, time.monotonic()
-        while flying or (todo and not left):
-            while todo and not left and len(flying) < PIECES_IN_FLIGHT:
-                one = todo.popleft()
-                batch = self._submit(session, one)
-                if batch is None:
-                    left.append(one)
-                else:
-                    flying.append((batch, one))
-            time.sleep(nap)
-            before = len(flying)
-            flying = self._unfinished(flying, left)
-            if len(flying) < before:
-                nap, progress = _NAP_S_MIN, time.monotonic()
-            elif time.monotonic() - progress > STALL_S:
-                raise TransferStalledError(
-                    f"the read from {session} made no progress for {STALL_S:.0f} s; the agent "
-                    "ends, so that nothing writes into the memory any more"
-                )
-            else:
-                nap = min(2 * nap, _NAP_S_MAX)
-        return left + list(todo)
-
-    def _submit(self, session: str, one: Range) -> int | None:
         batch = self._engine.batch_transfer_async_read(
             session, [one.local], [one.remote], [one.byte_count]
         )
         return None if batch in _NO_BATCH else int(batch)
 
-    def _unfinished(
-        self, flying: list[tuple[int, Range]], left: list[Range]
-    ) -> list[tuple[int, Range]]:
-        """Those of ``flying`` that are still on their way; adds the failed ones to ``left``."""
-        unfinished = []
-        for batch, one in flying:
-            # It frees the batch with these two answers, and with no other.
-            status = self._engine.transfer_check_status(batch)
-            if status == _FAILED:
-                left.append(one)
-            elif status != _DONE:
-                unfinished.append((batch, one))
-        return unfinished
+    def outcome(self, batch: int) -> bool | None:
+        """Whether a batch succeeded, ``None`` while it is on its way; not to be asked again then.
 
-
-def pieces(one: Range) -> list[Range]:
-    """``one`` in pieces of at most ``PIECE_BYTES``."""
-    return [
-        Range(one.local + at, one.remote + at, min(PIECE_BYTES, one.byte_count - at))
-        for at in range(0, one.byte_count, PIECE_BYTES)
-    ]
+        Nothing is written any more after either answer.
+        """
+        # It frees the batch with these two answers, and with no other.
+        status = self._engine.transfer_check_status(batch)
+        return {_DONE: True, _FAILED: False}.get(status)

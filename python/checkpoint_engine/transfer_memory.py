@@ -1,4 +1,4 @@
-"""Files of shared memory, mapped whole and registered with the transfer engine."""
+"""Files of shared memory, mapped whole; the transfer engine is told of those that it must know."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ _MAP_FAILED = ctypes.c_void_p(-1).value
 class Registrar(Protocol):
     """What makes memory readable for peers."""
 
+    # Whether memory must be writable for it, also where it is only read.
     needs_writable: bool
+    # Whether it must know of memory that is read into, which peers can then reach too.
+    registers_targets: bool
 
     def register(self, address: int, byte_count: int) -> None:
         """Raises ``TransferError``."""
@@ -51,6 +54,7 @@ class _Mapping:
     path: str
     byte_count: int
     writable: bool
+    registered: bool
     prefault: Prefault | None
     reads: int = 0
 
@@ -65,10 +69,11 @@ class MappedFiles:
         self._mappings: dict[int, _Mapping] = {}
 
     def map(self, request: MapRequest) -> int:
-        """Maps and registers a file; its address. Raises ``TransferError``.
+        """Maps a file; its address. Raises ``TransferError``.
 
-        A mapping that is not writable stays so for peers too, unless the registrar needs it
-        otherwise.
+        Peers can reach it if it is not writable: it stays so for them too, unless the registrar
+        needs it otherwise. One that is writable they cannot reach, unless the registrar has to
+        know of it.
         """
         write = request.writable or self._registrar.needs_writable
         descriptor = _open(request, write=write)
@@ -76,17 +81,19 @@ class MappedFiles:
             address = _map(descriptor, request, write=write)
         finally:
             os.close(descriptor)
-        try:
-            self._registrar.register(address, request.byte_count)
-        except BaseException:
-            _unmap(address, request.byte_count)
-            raise
+        registered = not request.writable or self._registrar.registers_targets
+        if registered:
+            try:
+                self._registrar.register(address, request.byte_count)
+            except BaseException:
+                _unmap(address, request.byte_count)
+                raise
         # A network card has pinned all pages by now.
         prefault = None if self._registrar.needs_writable else Prefault(address, request.byte_count)
         with self._lock:
             bisect.insort(self._addresses, address)
             self._mappings[address] = _Mapping(
-                address, request.path, request.byte_count, request.writable, prefault
+                address, request.path, request.byte_count, request.writable, registered, prefault
             )
         return address
 
@@ -98,12 +105,13 @@ class MappedFiles:
                 raise TransferError(f"nothing is mapped at {address}")
             if mapping.reads > 0:
                 raise TransferError(f"{mapping.path} is being read into; await the answer first")
-            # Gone before it is unregistered, so that no read begins in it any more.
+            # Gone before it is unregistered and unmapped, so that no read begins in it any more.
             del self._mappings[address]
             self._addresses.remove(address)
         if mapping.prefault:
             mapping.prefault.stop()
-        self._registrar.unregister(address)
+        if mapping.registered:
+            self._registrar.unregister(address)
         _unmap(address, mapping.byte_count)
 
     @contextlib.contextmanager

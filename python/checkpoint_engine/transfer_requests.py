@@ -30,7 +30,7 @@ class Range:
 
 @dataclass(frozen=True)
 class MapRequest:
-    """Map the whole file and make it readable for peers."""
+    """Map the whole file: for peers to read it, or, ``writable``, to read into it."""
 
     id: int
     path: str

@@ -83,13 +83,32 @@ def test_it_reads_many_odd_ranges(stack, pair):
     assert empty.data() == expected
 
 
-def test_reads_of_one_session_keep_their_order(stack, pair):
-    _, _, remote, local = mapped(stack, pair, 8 * MIB)
+def test_reads_of_one_session_flow_into_one_another(stack, pair):
+    step = 5 * MIB + 3
+    full, empty, remote, local = mapped(stack, pair, 20 * step)
     numbers = [
-        pair[1].send("read", session=pair[0].session, ranges=[[local, remote, 8 * MIB - index]])
-        for index in range(10)
+        pair[1].send("read", session=pair[0].session, ranges=[[local + at, remote + at, step]])
+        for at in range(0, 20 * step, step)
     ]
-    assert [pair[1].line()["id"] for _ in numbers] == numbers
+    answers = [pair[1].line() for _ in numbers]
+    assert sorted(answer["id"] for answer in answers) == numbers
+    assert all(0 < answer["seconds"] < 30 for answer in answers)
+    assert empty.data() == full.data()
+
+
+def test_a_failed_read_is_the_only_one(stack, pair):
+    full, empty, remote, local = mapped(stack, pair, 16 * MIB)
+    pair[1].read(pair[0], [[local, remote, 1]])
+    starts = {}
+    for at in range(0, 16 * MIB, MIB):
+        there = 4096 if at == 3 * MIB else remote + at
+        ranges = [[local + at, there, MIB]]
+        starts[pair[1].send("read", session=pair[0].session, ranges=ranges)] = at
+    answers = [pair[1].line() for _ in starts]
+    failed = [starts[answer["id"]] for answer in answers if "error" in answer]
+    assert failed == [3 * MIB]
+    assert "seconds" in pair[1].read(pair[0], [[local + 3 * MIB, remote + 3 * MIB, MIB]])
+    assert empty.data() == full.data()
 
 
 def test_two_sessions_are_read_side_by_side(stack, pair):
@@ -236,9 +255,28 @@ def test_a_peer_that_never_was(stack, pair):
         assert "failed" in answer["error"]
 
 
-def test_a_peer_may_not_write(stack, pair):
+def test_what_is_read_into_cannot_be_read(stack, pair):
+    full, empty, remote, local = mapped(stack, pair, MIB)
+    source, reader = pair
+    assert "seconds" in reader.read(source, [[local, remote, MIB]])
+    other = stack.enter_context(SharedFile(bytes(MIB)))
+    there = source.map(other, writable=True)
+    assert "refuses the addresses" in source.read(reader, [[there, local, MIB]])["error"]
+    assert other.data() == bytes(MIB)
+    assert empty.data() == full.data()
+    # The same file where it is shared.
+    shared = reader.map(empty, writable=False)
+    assert "seconds" in source.read(reader, [[there, shared, MIB]])
+    assert other.data() == full.data()
+    assert "refuses the addresses" in source.read(reader, [[there, local, MIB]])["error"]
+    assert reader.ask("unmap", address=shared) == {}
+    assert reader.ask("unmap", address=local) == {}
+
+
+@pytest.mark.parametrize("writable", [False, True])
+def test_a_peer_may_not_write(stack, pair, writable):
     full, _ = files(stack, MIB)
-    address = pair[0].map(full, writable=False)
+    address = pair[0].map(full, writable=writable)
     before = full.data()
     program = (
         "import os\nfrom mooncake.engine import TransferEngine\n"
