@@ -46,7 +46,8 @@ struct TransferOptions: ParsableArguments {
         help: Variables.help(
             "transfer-agents",
             "How many agents others read from over TCP, and how many each pull reads with; with RDMA it "
-                + "is one (default: one for every 8 cores, at most \(Self.agentCountMax)).", "count"))
+                + "is one (default: one for every 8 cores, at most \(Self.agentCountMax)).", "count"
+        ))
     var agents: CountValue?
 
     @Option(
