@@ -28,8 +28,7 @@ public final class SegmentPool: Sendable {
 
     /// Makes the pool's private directory in `directory`, a path on a tmpfs. `byteCountMax` limits
     /// used and retained bytes together; `budget` tells what the machine has.
-    /// `onDrop` is told the paths of retained segments that were removed to make room, so that whoever
-    /// has them mapped lets go.
+    /// `onDrop` is told the paths of segments that were removed, so that whoever has them mapped lets go.
     public init(
         directory: String, byteCountMax: Int?, table: HostTable = .system,
         budget: @escaping @Sendable () -> MemoryBudget = MemoryBudget.current,
@@ -69,6 +68,7 @@ public final class SegmentPool: Sendable {
                 state.retained[segment.byteCount, default: []].append(segment)
             }
         }
+        if !retains, !segments.isEmpty { onDrop(segments.map(\.path)) }
     }
 
     /// Removes what is retained.

@@ -76,7 +76,8 @@ extension CheckpointEngine {
         let (registered, target) = try await memory(for: offer, keep)
         let run: PullRun
         do throws(PullError) {
-            run = try PullRun(offer, into: target, agents: readingAgents, logger: logger)
+            run = try PullRun(
+                offer, into: target, agents: readingAgents, shards: mappedShards, logger: logger)
             try await run.prepare()
         } catch {
             pool.release(registered.segments, retains: true)
@@ -175,7 +176,8 @@ extension CheckpointEngine {
             return current.incarnation == registered.incarnation
         }
         guard isHere() else { return }
-        entries[name]?.pull?.cancel()
+        // One that has read everything ends by itself, and keeps its agents.
+        if registered.feed?.isComplete != true { entries[name]?.pull?.cancel() }
         await entries[name]?.pull?.value
         // A pull that did not end well has given everything back itself.
         guard isHere(), entries[name]?.pull == nil else { return }

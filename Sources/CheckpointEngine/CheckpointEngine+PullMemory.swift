@@ -39,7 +39,7 @@ extension CheckpointEngine {
         RegisteredCheckpoint, PullRun.Target
     ) {
         let catalog = offer.catalog
-        let segments = try segments(catalog.shards.map(\.byteCount))
+        let segments = try await segments(catalog.shards.map(\.byteCount))
         let checksums = ChunkChecksums(grid: offer.order.grid)
         let registered = try await registered(
             catalog, segments, feed: PullFeed(order: offer.order),
@@ -52,7 +52,7 @@ extension CheckpointEngine {
         RegisteredCheckpoint, PullRun.Target
     ) {
         let ranges = offer.catalog.tensors.map { ShardRange(shard: $0.shard, range: $0.range) }
-        let (ring, segment) = try ring(for: ranges, in: offer.order.grid)
+        let (ring, segment) = try await ring(for: ranges, in: offer.order.grid)
         let tensors = zip(offer.catalog.tensors, ring.offsets).compactMap { tensor, offset in
             ByteRange(offset: offset, byteCount: tensor.range.byteCount).map {
                 TensorEntry(
@@ -71,9 +71,9 @@ extension CheckpointEngine {
         )
     }
 
-    private func ring(for ranges: [ShardRange], in grid: ChunkGrid) throws(EngineError) -> (
-        PullRing, PoolSegment
-    ) {
+    private func ring(for ranges: [ShardRange], in grid: ChunkGrid) async throws(EngineError)
+        -> (PullRing, PoolSegment)
+    {
         let byteCount = ranges.reduce(0) { $0 + $1.range.byteCount }
         guard byteCount <= grid.shardByteCounts.reduce(0, +) else {
             throw EngineError(.sourceFailed, "the sources name tensors that overlap")
@@ -84,7 +84,7 @@ extension CheckpointEngine {
         while true {
             let ring = try Self.ring(grid, ranges, slotCount: count)
             do throws(EngineError) {
-                return (ring, try segments([ring.byteCount])[0])
+                return (ring, try await segments([ring.byteCount])[0])
             } catch {
                 guard error.code == .insufficientMemory, count > least else { throw error }
                 count = max(least, count / 2)
@@ -103,11 +103,15 @@ extension CheckpointEngine {
         }
     }
 
-    private func segments(_ byteCounts: [Int]) throws(EngineError) -> [PoolSegment] {
-        do throws(DeviceError) {
-            return try pool.acquire(byteCounts: byteCounts)
-        } catch {
-            throw EngineError(error)
+    private func segments(_ byteCounts: [Int]) async throws(EngineError) -> [PoolSegment] {
+        while true {
+            do throws(DeviceError) {
+                return try pool.acquire(byteCounts: byteCounts)
+            } catch {
+                // What was dropped to make room may be mapped still.
+                let isWorthwhile = error.code == .insufficientMemory
+                guard isWorthwhile, await drops.wait() else { throw EngineError(error) }
+            }
         }
     }
 

@@ -31,7 +31,13 @@ extension CheckpointEngine {
                 readThreadCount: configuration.readThreadCount,
                 bucketByteCountMax: configuration.bucketByteCountMax, progress: progress,
                 onProgress: onProgress)
-            return finished(name, try await run(registration))
+            do throws(EngineError) {
+                return finished(name, try await run(registration))
+            } catch {
+                // What was dropped to make room may be mapped still by those who read from here.
+                guard error.code == .insufficientMemory, await drops.wait() else { throw error }
+                return finished(name, try await run(registration))
+            }
         } catch {
             entries[name] = nil
             counters.registrationFailures += 1

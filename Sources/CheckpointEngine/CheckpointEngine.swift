@@ -27,6 +27,9 @@ public actor CheckpointEngine {
     let sharingAgents: SharingAgents
     /// Those that this host reads with.
     let readingAgents: SpareAgents
+    let mappedShards = MappedShards()
+    /// What lets go of memory that is given back to the system, until it has.
+    let drops = PendingDrops()
     let sourceClient: SourceClient
     var leases = LeaseBook()
     /// `nil` where this host updates alone.
@@ -70,13 +73,20 @@ public actor CheckpointEngine {
             let (agent, count) = (configuration.pull.agent, configuration.pull.agentCount)
             let sharing = SharingAgents(agent, count: count, logger: logger)
             sharingAgents = sharing
-            readingAgents = SpareAgents(agent, count: count, logger: logger)
+            let reading = SpareAgents(agent, count: count, logger: logger)
+            readingAgents = reading
+            let (mapped, drops) = (mappedShards, drops)
             self.pool = try SegmentPool(
                 directory: configuration.sharedMemoryDirectory,
                 byteCountMax: configuration.memoryByteCountMax,
                 onDrop: { paths in
                     gpus?.pinned.drop(paths: paths)
-                    Task { for path in paths { await sharing.remove(path: path) } }
+                    mapped.drop(paths: paths)
+                    drops.add(
+                        Task {
+                            await reading.drop(paths: paths)
+                            for path in paths { await sharing.remove(path: path) }
+                        })
                 })
             self.sockets = try PrivateDirectory(
                 parent: configuration.runtimeDirectory, prefix: PoolNames.prefix)

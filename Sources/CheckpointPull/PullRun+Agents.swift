@@ -7,11 +7,11 @@ import Logging
 extension PullRun {
     /// An agent that has the memory of the pull.
     struct Reading: Sendable {
-        let agent: TransferAgent
+        let own: ReadingAgent
         /// Where it has each location's data section.
         let addresses: [UInt]
-        /// What it has mapped.
-        let mapped: [UInt]
+
+        var agent: TransferAgent { own.agent }
     }
 
     private static let drainTimeout = Duration.seconds(2)
@@ -27,23 +27,28 @@ extension PullRun {
     }
 
     /// Gives the memory to an agent, which is killed when it does not take it.
-    private func reading(with agent: TransferAgent) async throws(TransferError) -> Reading {
-        var mapped: [UInt] = []
+    private func reading(with agent: ReadingAgent) async throws(TransferError) -> Reading {
+        var own = agent
         var addresses: [UInt] = []
         do throws(TransferError) {
             for location in target.locations {
                 let mapping = TransferMapping(
                     path: location.path, inode: location.inode,
                     byteCount: location.fileByteCount, isWritable: true)
-                let address = try await agent.map(mapping)
-                mapped.append(address)
+                let address: UInt
+                if let known = own.mapped[mapping] {
+                    address = known
+                } else {
+                    address = try await own.agent.map(mapping)
+                    own.mapped[mapping] = address
+                }
                 addresses.append(address + UInt(location.dataOffset))
             }
         } catch {
-            await agent.kill()
+            await own.agent.kill()
             throw error
         }
-        return Reading(agent: agent, addresses: addresses, mapped: mapped)
+        return Reading(own: own, addresses: addresses)
     }
 
     private static func failure(_ error: TransferError) -> PullError {

@@ -62,13 +62,15 @@ public actor PullRun {
     /// Leases that are being begun.
     var beginningCount = 0
 
-    /// Maps the memory of `target`, which the caller keeps until ``run()`` has returned.
+    /// Maps the memory of `target`, which the caller keeps until ``run()`` has returned; `shards` keep the
+    /// mappings.
     public init(
-        _ offer: PullOffer, into target: Target, agents: SpareAgents, logger: Logger
+        _ offer: PullOffer, into target: Target, agents: SpareAgents,
+        shards: MappedShards = MappedShards(), logger: Logger
     ) throws(PullError) {
         var mapped: [MappedShard] = []
         for (location, byteCount) in zip(target.locations, target.layout.byteCounts) {
-            mapped.append(try MappedShard(location, byteCount: byteCount))
+            mapped.append(try shards.shard(location, byteCount: byteCount))
         }
         self.offer = offer
         self.target = target
@@ -141,19 +143,24 @@ public actor PullRun {
         await leases
     }
 
-    /// Takes the memory from the agents and keeps these for the next pull; `false` when one does not let go.
+    /// Keeps the agents for the next pull, with what they have mapped where that is safe; `false` when one does
+    /// not let go.
     private func releaseAgents() async -> Bool {
         for reading in readings {
             guard await reading.agent.waitForReads(timeout: .seconds(1)) else { return false }
         }
         while let reading = readings.last {
-            do throws(TransferError) {
-                for address in reading.mapped { try await reading.agent.unmap(address) }
-            } catch {
-                return false
+            var own = reading.own
+            if own.drivesCards {
+                do throws(TransferError) {
+                    for address in own.mapped.values { try await own.agent.unmap(address) }
+                } catch {
+                    return false
+                }
+                own.mapped = [:]
             }
             readings.removeLast()
-            await agents.giveBack(reading.agent)
+            await agents.giveBack(own)
         }
         return true
     }

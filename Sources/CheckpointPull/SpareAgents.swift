@@ -1,17 +1,37 @@
 public import CheckpointTransfer
+import Glibc
 public import Logging
 
-/// The agents that pulls read with: killed when they fail, kept for the next pull when all went well, since a
-/// start takes a good part of a short pull.
+/// An agent that pulls read with, and what it has mapped.
+struct ReadingAgent: Sendable {
+    let agent: TransferAgent
+    var mapped: [TransferMapping: UInt] = [:]
+
+    /// Whether one agent is enough, and cannot be left with memory that it may be told to write.
+    var drivesCards: Bool { agent.protocolName == "rdma" }
+
+    /// Unmaps files that are gone; `false` when it does not let go.
+    func withoutRemoved() async -> ReadingAgent? {
+        var kept = self
+        for (mapping, address) in mapped where unsafe access(mapping.path, F_OK) != 0 {
+            do throws(TransferError) { try await agent.unmap(address) } catch { return nil }
+            kept.mapped[mapping] = nil
+        }
+        return kept
+    }
+}
+
+/// The agents that pulls read with: killed when they fail, kept for the next pull when all went well, since
+/// their starts, and the mapping of the memory, take a good part of a pull.
 public actor SpareAgents {
-    /// How long agents that nobody needs are kept.
-    private static let keepTime = Duration.seconds(60)
+    /// How long agents that nobody needs are kept: models change every few minutes.
+    private static let keepTime = Duration.seconds(900)
 
     private let configuration: AgentConfiguration
     /// How many a pull needs.
     private var count: Int
     private let logger: Logger
-    private var spares: [TransferAgent] = []
+    private var spares: [ReadingAgent] = []
     private var starts: [Task<Result<TransferAgent, TransferError>, Never>] = []
     private var end: Task<Void, Never>?
     private var isStopped = false
@@ -24,23 +44,18 @@ public actor SpareAgents {
         self.logger = logger
     }
 
-    /// Begins to start an agent, unless there is one: somebody will soon take it.
+    /// Begins to start agents, unless there are some: somebody will soon take them.
     public func prepare() {
-        spares.removeAll(where: \.hasEnded)
+        spares.removeAll(where: \.agent.hasEnded)
         guard !isStopped else { return }
-        beginMissing()
-    }
-
-    private func beginMissing() {
         while spares.count + starts.count < count { begin() }
     }
 
-    /// Agents for one pull that have nothing mapped, at least one; the caller gives each back or kills it.
-    /// With RDMA one drives all cards.
-    func takeAll() async throws(TransferError) -> [TransferAgent] {
+    /// Agents for one pull, at least one; the caller gives each back or kills it. With RDMA one drives all cards.
+    func takeAll() async throws(TransferError) -> [ReadingAgent] {
         prepare()
         var all = [try await take()]
-        if all[0].protocolName == "rdma" {
+        if all[0].drivesCards {
             count = 1
             Task { await self.stopSpares() }
         }
@@ -52,17 +67,17 @@ public actor SpareAgents {
         return all
     }
 
-    /// One agent that has nothing mapped; the caller gives it back or kills it.
-    func take() async throws(TransferError) -> TransferAgent {
+    /// One agent; the caller gives it back or kills it.
+    func take() async throws(TransferError) -> ReadingAgent {
         end?.cancel()
         while let spare = spares.popLast() {
-            if !spare.hasEnded { return spare }
+            if !spare.agent.hasEnded { return spare }
         }
         if starts.isEmpty {
             guard !isStopped else { throw TransferError(.lost, "the daemon is stopping") }
             begin()
         }
-        return try await starts.removeFirst().value.get()
+        return ReadingAgent(agent: try await starts.removeFirst().value.get())
     }
 
     private func begin() {
@@ -76,13 +91,17 @@ public actor SpareAgents {
             })
     }
 
-    /// Takes back an agent that has nothing mapped and reads nothing.
-    func giveBack(_ agent: TransferAgent) async {
-        spares.removeAll(where: \.hasEnded)
-        guard !isStopped, spares.count < count, !agent.hasEnded else {
-            return await agent.stop()
+    /// Takes back an agent that reads nothing.
+    func giveBack(_ reading: ReadingAgent) async {
+        guard let reading = await reading.withoutRemoved() else {
+            await reading.agent.kill()
+            return
         }
-        spares.append(agent)
+        spares.removeAll(where: \.agent.hasEnded)
+        guard !isStopped, spares.count < count, !reading.agent.hasEnded else {
+            return await reading.agent.stop()
+        }
+        spares.append(reading)
         end?.cancel()
         end = Task {
             do { try await Task.sleep(for: Self.keepTime) } catch { return }
@@ -90,17 +109,27 @@ public actor SpareAgents {
         }
     }
 
+    /// Ends the spare agents that have one of these files mapped, which are removed.
+    public func drop(paths: [String]) async {
+        let paths = Set(paths)
+        let concerned = spares.filter { $0.mapped.keys.contains { paths.contains($0.path) } }
+        spares.removeAll { spare in concerned.contains { $0.agent === spare.agent } }
+        await Self.stop(concerned)
+    }
+
     private func stopSpares() async {
         let (agents, begun) = (spares, starts)
         spares = []
         starts = []
+        await Self.stop(agents)
+        for start in begun {
+            if case .success(let agent) = await start.value { await agent.stop() }
+        }
+    }
+
+    private static func stop(_ readings: [ReadingAgent]) async {
         await withTaskGroup(of: Void.self) { group in
-            for agent in agents { group.addTask { await agent.stop() } }
-            for start in begun {
-                group.addTask {
-                    if case .success(let agent) = await start.value { await agent.stop() }
-                }
-            }
+            for reading in readings { group.addTask { await reading.agent.stop() } }
         }
     }
 

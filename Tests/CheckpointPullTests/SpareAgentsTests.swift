@@ -1,5 +1,7 @@
+import CheckpointModel
 import CheckpointTesting
 import CheckpointTransfer
+import Glibc
 import Testing
 
 @testable import CheckpointPull
@@ -12,15 +14,15 @@ import Testing
         let first = try await agents.take()
         await agents.giveBack(first)
         let again = try await agents.take()
-        #expect(again.processID == first.processID)
+        #expect(again.agent.processID == first.agent.processID)
         // Another is started for whoever comes meanwhile, and only one is kept.
         let other = try await agents.take()
-        #expect(other.processID != first.processID)
+        #expect(other.agent.processID != first.agent.processID)
         await agents.giveBack(again)
         await agents.giveBack(other)
-        #expect(!again.hasEnded && other.hasEnded)
+        #expect(!again.agent.hasEnded && other.agent.hasEnded)
         await agents.stop()
-        #expect(again.hasEnded && fixture.agent.processes.isEmpty)
+        #expect(again.agent.hasEnded && fixture.agent.processes.isEmpty)
         await fixture.client.shutDown()
     }
 
@@ -29,16 +31,42 @@ import Testing
         let agents = SpareAgents(fixture.configuration(), count: 3, logger: PullFixture.quiet)
         await agents.prepare()
         let first = try await agents.takeAll()
-        #expect(Set(first.map(\.processID)).count == 3)
+        #expect(Set(first.map(\.agent.processID)).count == 3)
         for agent in first.dropLast() { await agents.giveBack(agent) }
-        await first[2].kill()
+        await first[2].agent.kill()
         let second = try await agents.takeAll()
         #expect(second.count == 3)
         #expect(
-            Set(second.map(\.processID)).isSuperset(of: first.dropLast().map(\.processID)))
+            Set(second.map(\.agent.processID)).isSuperset(
+                of: first.dropLast().map(\.agent.processID)))
         for agent in second { await agents.giveBack(agent) }
         await agents.stop()
-        #expect(second.allSatisfy(\.hasEnded) && fixture.agent.processes.isEmpty)
+        #expect(second.allSatisfy(\.agent.hasEnded) && fixture.agent.processes.isEmpty)
+        await fixture.client.shutDown()
+    }
+
+    @Test func whatIsMappedStaysSoUntilTheFilesAreRemoved() async throws {
+        let fixture = try PullFixture()
+        let agents = SpareAgents(fixture.configuration(), logger: PullFixture.quiet)
+        let directory = try TemporaryDirectory(in: "/dev/shm")
+        var first = try await agents.take()
+        for name in ["a", "b"] {
+            let path = try directory.write([UInt8](repeating: 1, count: 4096), to: name)
+            let location = try PullFixture.location(path)
+            let mapping = TransferMapping(
+                path: path, inode: location.inode, byteCount: 4096, isWritable: true)
+            first.mapped[mapping] = try await first.agent.map(mapping)
+        }
+        await agents.giveBack(first)
+        let second = try await agents.take()
+        #expect(second.mapped == first.mapped && second.mapped.count == 2)
+        #expect(unsafe unlink("\(directory.path)/a") == 0)
+        await agents.giveBack(second)
+        await agents.drop(paths: ["\(directory.path)/a"])
+        #expect(!second.agent.hasEnded)
+        await agents.drop(paths: ["\(directory.path)/b", "elsewhere"])
+        #expect(second.agent.hasEnded)
+        await agents.stop()
         await fixture.client.shutDown()
     }
 
@@ -47,10 +75,10 @@ import Testing
         let agents = SpareAgents(fixture.configuration(), logger: PullFixture.quiet)
         let first = try await agents.take()
         await agents.giveBack(first)
-        await first.kill()
+        await first.agent.kill()
         let next = try await agents.take()
-        #expect(next.processID != first.processID && !next.hasEnded)
-        await next.kill()
+        #expect(next.agent.processID != first.agent.processID && !next.agent.hasEnded)
+        await next.agent.kill()
         await agents.stop()
         await #expect(throws: TransferError.self) { _ = try await agents.take() }
         #expect(fixture.agent.processes.isEmpty)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,6 @@ from nodes import TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from conftest import Engine
     from nodes import Node
@@ -194,3 +194,24 @@ def test_several_agents(start_large: Callable[..., Node], engine: Engine, large:
     assert node.unregister("step").status == 200
     node.pulled("step", source)
     engine.check_takes(node, "step", large.first_digests)
+
+
+def test_memory_that_is_given_back_is_free(
+    start_large: Callable[..., Node], engine: Engine, large: Samples
+) -> None:
+    source, node = start_large(), start_large()
+
+    def mapped(one: Node) -> bool:
+        maps = [Path(f"/proc/{pid}/maps") for pid in (one.program.pid, *one.agents)]
+        return any("/segment-" in path.read_text() for path in maps)
+
+    for _ in range(2):
+        assert source.register("step", large.first).status == 200
+        node.pulled("step", source)
+        assert node.unregister("step").status == 200
+        node.pulled("step", source)
+        engine.check_takes(node, "step", large.first_digests)
+        for one in (source, node):
+            assert mapped(one)
+            assert one.unregister("step", release=True).status == 200
+            wait_until(lambda: not mapped(one), "nobody has the memory any more")  # noqa: B023
