@@ -146,8 +146,9 @@ public final class CudaEvent: Sendable {
         return true
     }
 
-    /// Seconds from `start` to this event; both are done, and of one device.
+    /// Seconds from `start` to this event; both are done, and of one device. From any thread.
     public func seconds(since start: CudaEvent) throws(DeviceError) -> Double {
+        try context.makeCurrent()
         var milliseconds: Float = 0
         // SAFETY: the result is written to a variable that outlives the call.
         try unsafe context.table.check(
