@@ -37,6 +37,8 @@ SMALL_TENSORS = 2000
 # Ranges of mooncake's reads that do not spin.
 NAPPING_BYTES = 16 * MIB
 NAME = "measured"
+# By then a source that nobody disturbs has computed the checksums of `BYTES`.
+AHEAD_S = 3.0
 
 
 @dataclass
@@ -134,18 +136,29 @@ def _measure_engine(figures: Figures, at: Cluster, engine: ReferenceEngine) -> N
 
 
 def _measure_source(figures: Figures, at: Cluster, checkpoint: Path) -> None:
-    """What the source computes for one GB: for the first reader, and for one that comes later."""
-    first, later = Readings(), Readings()
+    """What the source computes for one GB while it is read.
+
+    By a reader that comes with the registration, and needs its checksums at once; by one that comes
+    when they have been computed ahead.
+    """
+    early, later = Readings(), Readings()
     for _ in range(max(2, at.rounds // 2)):
         # Registered again, it has no checksums.
         at.source.unregister(NAME)
         at.source.register(NAME, checkpoint)
-        for readings in (first, later):
+        for readings in (early, later):
+            if readings is later:
+                at.source.unregister(NAME)
+                at.source.register(NAME, checkpoint)
+                time.sleep(AHEAD_S)
             before = at.source.cpu_seconds()
             at.pull_seconds()
             own, agent = (b - a for a, b in zip(before, at.source.cpu_seconds(), strict=True))
             readings.add(daemon=own / BYTES * 1e9, agent=agent / BYTES * 1e9)
-    for name, readings, text in (("_first", first, "the first reader"), ("", later, "a later one")):
+    for name, readings, text in (
+        ("_early", early, "a reader that comes at once"),
+        ("", later, "the first that comes later"),
+    ):
         for who, values in readings.of.items():
             what = f"cores of the source's {who} for one GB/s to {text}"
             figures.add(f"source_{who}_cores{name}", median(values), "cores", what, seconds=values)
@@ -200,7 +213,8 @@ def _measure(figures: Figures, rounds: int, small_tensors: int) -> None:
 
         shared_memory, sockets = folder(Path("/dev/shm")), folder(None)
         ceiling = stack.enter_context(Ceiling())
-        source, reader = (stack.enter_context(PullDaemon()) for _ in range(2))
+        source = stack.enter_context(PullDaemon("--checksums", "ahead"))
+        reader = stack.enter_context(PullDaemon())
         at = Cluster(ceiling, source, reader, rounds)
         _measure_start(figures, at, shared_memory)
         small = small_tensors * SMALL_BYTES

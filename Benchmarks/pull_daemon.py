@@ -26,8 +26,8 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 class PullDaemon:
     """``checkpoint-engine serve`` on a port of loopback, with its transfer agents; a context."""
 
-    def __init__(self) -> None:
-        """Ends the program when it does not start."""
+    def __init__(self, *more: str) -> None:
+        """``more`` are flags. Ends the program when it does not start."""
         self._port = _free_port()
         variables = {k: v for k, v in os.environ.items() if not k.startswith("CHECKPOINT_ENGINE_")}
         variables.setdefault("VIRTUAL_ENV", sys.prefix)
@@ -36,7 +36,7 @@ class PullDaemon:
         arguments += ["--device", "host", *zmq_flags()]
         transfer = ["--transfer-python", sys.executable, "--transfer-protocol", "tcp"]
         self._process = subprocess.Popen(
-            [binary(), *arguments, *transfer, "--transfer-host", HOST],
+            [binary(), *arguments, *transfer, "--transfer-host", HOST, *more],
             env=variables,
             stdin=subprocess.DEVNULL,
         )
