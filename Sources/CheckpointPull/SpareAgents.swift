@@ -13,6 +13,7 @@ struct ReadingAgent: Sendable {
     /// Unmaps files that are gone; `false` when it does not let go.
     func withoutRemoved() async -> ReadingAgent? {
         var kept = self
+        // SAFETY: the bridged string lives for the call.
         for (mapping, address) in mapped where unsafe access(mapping.path, F_OK) != 0 {
             do throws(TransferError) { try await agent.unmap(address) } catch { return nil }
             kept.mapped[mapping] = nil
