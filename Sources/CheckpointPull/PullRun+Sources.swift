@@ -65,13 +65,15 @@ extension PullRun {
             }
             // Also in a task that is cancelled: who knows of no lease cannot end it.
             let (client, request) = (offer.client, offer.request)
+            // What passes through a ring nobody can read from here.
+            let reader = target.room == nil ? request.reader : nil
             beginningCount += 1
             defer { beginningCount -= 1 }
             let lease = try await Task { () -> Result<SourceLease, SourceClient.Refusal> in
                 do throws(SourceClient.Refusal) {
                     return .success(
                         try await client.begin(
-                            request.checkpoint, at: address, reader: request.reader))
+                            request.checkpoint, at: address, reader: reader))
                 } catch {
                     return .failure(error)
                 }

@@ -72,7 +72,7 @@ struct PullRingRunTests {
         _ sources: [FakeSource], _ content: FakeContent,
         after pause: @escaping @Sendable (Int) async throws -> Void = { _ in }
     ) async throws -> (error: PullError?, bytesBySource: [String: Int]) {
-        let offer = try await fixture.offer(fixture.request(sources))
+        let offer = try await fixture.offer(fixture.request(sources, reader: "http://here:1"))
         let passage = try Passage(offer)
         let agents = SpareAgents(fixture.configuration(), logger: PullFixture.quiet)
         let run = try PullRun(
@@ -92,6 +92,8 @@ struct PullRingRunTests {
         try await FakeSource.with([content, content], fixture) { sources in
             let (error, bytes) = try await pass(sources, content)
             #expect(error == nil)
+            // Nobody can read from there.
+            #expect(sources.allSatisfy { $0.now.seenReaders.allSatisfy { $0 == nil } })
             // Some chunks twice: where the ring begins anew.
             let sum = bytes.values.reduce(0, +)
             #expect((423_457...(423_457 + 30 * 4096)).contains(sum))
