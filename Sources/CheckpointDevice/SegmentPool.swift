@@ -16,6 +16,7 @@ public final class SegmentPool: Sendable {
         var usage = Usage()
         var retained: [Int: [PoolSegment]] = [:]
         var nextNumber = 0
+        var roomCount = 0
     }
 
     public static let pageByteCount = 4096
@@ -44,6 +45,8 @@ public final class SegmentPool: Sendable {
 
     public var path: String { directory.path }
     public var usage: Usage { state.withLock { $0.usage } }
+    /// How often retained segments were removed to make room. Whoever has them mapped may still hold their memory.
+    public var roomCount: Int { state.withLock { $0.roomCount } }
 
     /// Gives one segment for each count, at least that long; retained ones of the same length first.
     ///
@@ -156,6 +159,7 @@ extension SegmentPool {
         if byteCount <= 0 { return }
         if let shortage = try shortage(of: byteCount, beside: used, &state) {
             guard state.usage.retainedByteCount > 0 else { throw shortage }
+            state.roomCount += 1
             dropRetained(&state)
             if let shortage = try self.shortage(of: byteCount, beside: used, &state) {
                 throw shortage

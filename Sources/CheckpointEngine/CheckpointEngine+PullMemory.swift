@@ -104,14 +104,19 @@ extension CheckpointEngine {
     }
 
     private func segments(_ byteCounts: [Int]) async throws(EngineError) -> [PoolSegment] {
-        while true {
+        let roomCount = pool.roomCount
+        do throws(DeviceError) {
             do throws(DeviceError) {
                 return try pool.acquire(byteCounts: byteCounts)
             } catch {
-                // What was dropped to make room may be mapped still.
-                let isWorthwhile = error.code == .insufficientMemory
-                guard isWorthwhile, await drops.wait() else { throw EngineError(error) }
+                // What was removed to make room may be mapped still.
+                guard error.code == .insufficientMemory, pool.roomCount > roomCount,
+                    await drops.wait()
+                else { throw error }
+                return try pool.acquire(byteCounts: byteCounts)
             }
+        } catch {
+            throw EngineError(error)
         }
     }
 

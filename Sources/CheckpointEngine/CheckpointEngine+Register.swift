@@ -31,11 +31,14 @@ extension CheckpointEngine {
                 readThreadCount: configuration.readThreadCount,
                 bucketByteCountMax: configuration.bucketByteCountMax, progress: progress,
                 onProgress: onProgress)
+            let roomCount = pool.roomCount
             do throws(EngineError) {
                 return finished(name, try await run(registration))
             } catch {
-                // What was dropped to make room may be mapped still by those who read from here.
-                guard error.code == .insufficientMemory, await drops.wait() else { throw error }
+                // What was removed to make room may be mapped still by those who read from here.
+                guard error.code == .insufficientMemory, pool.roomCount > roomCount,
+                    await drops.wait()
+                else { throw error }
                 return finished(name, try await run(registration))
             }
         } catch {

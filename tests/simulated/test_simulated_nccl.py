@@ -8,6 +8,7 @@ import random
 import struct
 
 import pytest
+from daemon import wait_until
 from nccl_members import Member, group_files, succeed
 from simulated_gpu import (
     FLOAT32,
@@ -189,7 +190,8 @@ def test_calls_that_block_and_joins_of_one_thread(library: Library) -> None:
     for gpu, handle, buffer, stream in zip(gpus, handles, buffers, streams, strict=True):
         gpu.make_current()
         assert library.nccl("ncclCommFinalize", handle) == 0
-        assert stream.is_done
+        # The stream knows a moment later that its work has been done.
+        wait_until(lambda: stream.is_done, "the stream is done")  # noqa: B023
         assert gpu.read(buffer.value, 777) == contents
         assert library.nccl("ncclCommDestroy", handle) == 0
         stream.destroy()
