@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import socket
 import sys
 import tempfile
 import uuid
@@ -19,7 +18,7 @@ from checkpoints import check_delivered  # noqa: E402
 from daemon import BUCKET_SIZE, Folders, wait_until  # noqa: E402
 from fake_engine import FakeEngine  # noqa: E402
 from network import Host, Network, missing  # noqa: E402
-from nodes import PORT, Node, agent_variables, processes_with  # noqa: E402
+from nodes import PORT, TOKEN, Node, agent_variables, free_port, processes_with  # noqa: E402
 from pull_samples import Samples  # noqa: E402
 
 if TYPE_CHECKING:
@@ -64,12 +63,6 @@ def hosts(network: Network) -> Iterator[list[Host]]:
         host.end_processes()
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @pytest.fixture
 def start() -> Iterator[Callable[..., Node]]:
     """``start(host, *flags)`` starts a daemon, on loopback without a host.
@@ -99,7 +92,7 @@ def start() -> Iterator[Callable[..., Node]]:
                 home,
                 Path(shared_memory) / f"node-{number}",
                 host,
-                PORT if host else _free_port(),
+                PORT if host else free_port(),
                 *("--bucket-size", bucket_size, *more),
                 command=command,
                 variables=agent_variables(mark.partition("=")[2]) | variables,
@@ -128,6 +121,14 @@ def start_large(start: Callable[..., Node]) -> Callable[..., Node]:
         return start(host, *more, bucket_size="4MiB", **fields)
 
     return begin
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> Path:
+    """A file with the token of all daemons."""
+    path = tmp_path / "token"
+    path.write_text(TOKEN)
+    return path
 
 
 @pytest.fixture

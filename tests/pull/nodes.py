@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -50,6 +51,12 @@ def later(call: Callable[..., Any], *arguments: Any, **named: Any) -> Future[Any
 
     threading.Thread(target=run, daemon=True).start()
     return future
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def processes_with(mark: str) -> list[int]:

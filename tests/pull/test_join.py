@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from daemon import Ended, run, wait_until
-from nodes import AGENT, TOKEN, agent_variables
+from nodes import AGENT, agent_variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,13 +20,6 @@ if TYPE_CHECKING:
     from pull_samples import Samples
 
 JOIN_S_MAX = 60.0
-
-
-@pytest.fixture
-def token(tmp_path: Path) -> Path:
-    path = tmp_path / "token"
-    path.write_text(TOKEN)
-    return path
 
 
 @pytest.fixture

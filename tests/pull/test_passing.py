@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from daemon import run, wait_until
-from nodes import PULL_S_MAX, TOKEN, agent_variables, later
+from nodes import PULL_S_MAX, agent_variables, later
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,13 +23,6 @@ RING = ("--ring-memory", "8MiB")
 # The checkpoints have 48 MiB.
 TOO_LITTLE = ("--memory-limit", "20MiB")
 JOIN_S_MAX = 60.0
-
-
-@pytest.fixture
-def token(tmp_path: Path) -> Path:
-    path = tmp_path / "token"
-    path.write_text(TOKEN)
-    return path
 
 
 @pytest.fixture

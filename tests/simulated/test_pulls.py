@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 import uuid
 from pathlib import Path
@@ -13,7 +12,7 @@ from daemon import wait_until
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "pull"))
 
-from nodes import Node, agent_variables, processes_with
+from nodes import Node, agent_variables, free_port, processes_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,12 +22,6 @@ if TYPE_CHECKING:
 
     StartEngine = Callable[..., ReferenceEngine]
     StartNode = Callable[..., Node]
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture
@@ -45,7 +38,7 @@ def start_node(folders: Folders) -> Iterator[StartNode]:
             home,
             folders.shared_memory / name,
             None,
-            _free_port(),
+            free_port(),
             *("--bucket-size", "2MiB", *more),
             variables=agent_variables(mark),
         )
