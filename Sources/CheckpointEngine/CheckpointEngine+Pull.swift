@@ -157,31 +157,29 @@ extension CheckpointEngine {
         if error.code != .cancelled { counters.pullFailures += 1 }
         logger.error(
             "pull failed", metadata: ["checkpoint": "\(name)", "error": "\(error.message)"])
-        while case .ready(let current)? = entries[name]?.state,
-            current.incarnation == registered.incarnation, entries[name]?.runningUpdate != nil
-        {
+        while isHere(name, registered), entries[name]?.runningUpdate != nil {
             try? await Task.sleep(for: .milliseconds(10))
         }
-        guard case .ready(let current)? = entries[name]?.state,
-            current.incarnation == registered.incarnation
-        else { return }
+        guard isHere(name, registered) else { return }
         entries[name] = nil
         pool.release(registered.segments, retains: true)
     }
 
     /// What has passed through is not here any more.
     func forgetPassed(_ name: CheckpointName, _ registered: RegisteredCheckpoint) async {
-        func isHere() -> Bool {
-            guard case .ready(let current)? = entries[name]?.state else { return false }
-            return current.incarnation == registered.incarnation
-        }
-        guard isHere() else { return }
+        guard isHere(name, registered) else { return }
         // One that has read everything ends by itself, and keeps its agents.
         if registered.feed?.isComplete != true { entries[name]?.pull?.cancel() }
         await entries[name]?.pull?.value
         // A pull that did not end well has given everything back itself.
-        guard isHere(), entries[name]?.pull == nil else { return }
+        guard isHere(name, registered), entries[name]?.pull == nil else { return }
         entries[name] = nil
         pool.release(registered.segments, retains: true)
+    }
+
+    /// Whether a name still stands for these bytes.
+    private func isHere(_ name: CheckpointName, _ registered: RegisteredCheckpoint) -> Bool {
+        guard case .ready(let current)? = entries[name]?.state else { return false }
+        return current.incarnation == registered.incarnation
     }
 }
