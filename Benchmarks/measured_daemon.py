@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
+from torch_engine_process import zmq_flags
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 START_S_MAX = 20.0
 CALL_S_MAX = 300.0
@@ -145,7 +147,7 @@ class ReferenceEngine(Served):
     """``checkpoint-engine reference-engine``: workers that copy tensor-parallel slices."""
 
     def __init__(self, folder: Path, workers: int) -> None:
-        arguments = ["reference-engine", "--workers", str(workers)]
+        arguments = ["reference-engine", "--workers", str(workers), *zmq_flags()]
         super().__init__(arguments, folder / "engine.sock", "/health")
 
     def memcpy_seconds(self, byte_count: int) -> list[float]:

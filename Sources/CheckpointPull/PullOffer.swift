@@ -11,6 +11,9 @@ public struct PullRequest: Sendable {
     /// How long nothing may arrive before the pull fails.
     public let stallTimeout: Duration
 
+    /// How long a source may be silent before others take its place: well before all of them fail.
+    var silenceMax: Duration { .milliseconds(Int(min(5, stallTimeout.inSeconds / 3) * 1000)) }
+
     public static let stallTimeoutDefault = Duration.seconds(20)
     public static let sourceCountMax = 1024
 
@@ -42,35 +45,47 @@ public struct PullOffer: Sendable {
     /// after `isCancelled`.
     public static func ask(
         _ request: PullRequest, client: SourceClient,
-        isCancelled: @Sendable () -> Bool = { false }
+        isCancelled: @escaping @Sendable () -> Bool = { false }
     ) async throws(PullError) -> PullOffer {
         guard request.sources.contains(where: { $0.url != request.reader }) else {
             throw PullError(
                 .noSource, "the only source of \(request.checkpoint) is this daemon itself")
         }
         let deadline = ContinuousClock.now + request.stallTimeout
+        let sources = request.sources.filter { $0.url != request.reader }
         var answers: [String] = []
         repeat {
-            answers = []
-            var isWorthwhile = false
-            for source in request.sources where source.url != request.reader {
-                if isCancelled() { throw PullError(.cancelled, "the pull was cancelled") }
-                do throws(SourceClient.Refusal) {
-                    return try await ask(source, request, client)
-                } catch {
-                    answers.append(error.message)
-                    if case .unreachable = error { isWorthwhile = true }
+            let asking = FirstAnswer(silenceMax: request.silenceMax / 2, isCancelled: isCancelled)
+            switch try await asking.of(sources, ask: { await answer($0, request, client) }) {
+            case .found(let offer): return offer
+            case .refused(let refusals):
+                answers = refusals.map(\.message)
+                guard refusals.contains(where: \.isPassing) else {
+                    throw noSource(request, answers)
                 }
             }
-            guard isWorthwhile else { break }
             do { try await Task.sleep(for: .milliseconds(500)) } catch {
                 throw PullError(.cancelled, "the pull was cancelled")
             }
         } while ContinuousClock.now < deadline
-        throw PullError(
+        throw noSource(request, answers)
+    }
+
+    private static func noSource(_ request: PullRequest, _ answers: [String]) -> PullError {
+        PullError(
             .noSource,
             "none of the sources has \(request.checkpoint) to read: "
                 + answers.joined(separator: "; "))
+    }
+
+    private static func answer(
+        _ source: SourceAddress, _ request: PullRequest, _ client: SourceClient
+    ) async -> Result<PullOffer, SourceClient.Refusal> {
+        do throws(SourceClient.Refusal) {
+            return .success(try await ask(source, request, client))
+        } catch {
+            return .failure(error)
+        }
     }
 
     private static func ask(
@@ -109,5 +124,10 @@ extension SourceClient.Refusal {
         switch self {
         case .unreachable(let text), .refused(let text): text
         }
+    }
+
+    /// Whether it may answer otherwise when it is asked again.
+    var isPassing: Bool {
+        if case .unreachable = self { true } else { false }
     }
 }

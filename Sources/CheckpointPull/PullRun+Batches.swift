@@ -55,7 +55,7 @@ extension PullRun {
         }
         do throws(TransferError) {
             _ = try await reading.agent.read(
-                from: endpoint.session, ranges, timeout: Self.timeout(batch.byteCount))
+                from: endpoint.session, ranges, timeout: timeout(batch.byteCount))
         } catch {
             return await failed(batch, url, error, reading.agent)
         }
@@ -136,8 +136,8 @@ extension PullRun {
     }
 
     /// A batch is sized by its duration, so that even slow links keep well below.
-    private static func timeout(_ byteCount: Int) -> Duration {
-        .seconds(5) + .milliseconds(byteCount / 20_000)
+    private func timeout(_ byteCount: Int) -> Duration {
+        offer.request.silenceMax + .milliseconds(byteCount / 20_000)
     }
 
     private static func checksums(of chunks: [Int], _ layout: PullLayout, _ mapped: [MappedShard])

@@ -132,6 +132,7 @@ public actor PullRun {
             target.room?.follow(nil)
         }
         for task in tasks + followers { task.cancel() }
+        for url in sources.keys { sources[url]?.cancelAsked() }
         async let leases: Void = endAllLeases()
         // Nothing may be written to the memory when this returns.
         if case .success = outcome, await releaseAgents() {

@@ -17,4 +17,12 @@ struct PulledSource: Sendable {
     /// The registration whose bytes have been read.
     var incarnation: String?
     var byteCount = 0
+    /// The blocks of checksums that it is asked for just now.
+    var asked: [Int: Task<Result<[UInt32], SourceClient.Refusal>, Never>] = [:]
+
+    /// Waits no more for checksums.
+    mutating func cancelAsked() {
+        for task in asked.values { task.cancel() }
+        asked = [:]
+    }
 }

@@ -55,8 +55,10 @@ public struct SourceClient: Sendable {
         }
     }
 
-    func renew(_ lease: String, at source: SourceAddress) async throws(Refusal) -> LeaseState {
-        let bytes = try await call(.POST, "/v1/leases/\(lease)", of: source)
+    func renew(_ lease: String, at source: SourceAddress, timeout: Duration)
+        async throws(Refusal) -> LeaseState
+    {
+        let bytes = try await call(.POST, "/v1/leases/\(lease)", of: source, timeout: timeout)
         return try parsed(source) { () throws(JSONError) in try LeaseState(bytes) }
     }
 

@@ -77,6 +77,8 @@ final class FakeSource: Sendable {
         var checksums: [UInt32]
         var checksumDelay = Duration.zero
         var isRegistered = true
+        /// Calls get no answer.
+        var hangs = false
         /// Renewals get a head without the body that it promises.
         var cutsRenewals = false
         /// The `reader` of each lease that was begun.
@@ -197,6 +199,7 @@ final class FakeSource: Sendable {
             state.requests.append("\(request.method) \(path)")
             return state
         }
+        if seen.hangs { try await Task.sleep(for: .seconds(600)) }
         if let status = seen.status { return Self.failure(status, "as the test wants it") }
         if let token = seen.token, request.headers[.authorization] != "Bearer \(token)" {
             return Self.failure(401, "the token is wrong")

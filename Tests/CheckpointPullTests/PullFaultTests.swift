@@ -134,7 +134,7 @@ struct PullFaultTests {
             sources[0].update { $0.cutsRenewals = true }
             let start = ContinuousClock.now
             await #expect(throws: SourceClient.Refusal.self) {
-                try await fixture.client.renew(lease.id, at: address)
+                try await fixture.client.renew(lease.id, at: address, timeout: .seconds(2))
             }
             #expect(start.duration(to: .now) < .seconds(15))
             await fixture.client.shutDown()

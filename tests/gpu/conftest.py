@@ -19,12 +19,13 @@ import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "faults"), str(TESTS.parent / "Benchmarks")]
-sys.path += [str(TESTS / "trainer"), str(TESTS / "vllm")]
+sys.path += [str(TESTS / "trainer"), str(TESTS / "vllm"), str(TESTS / "pull")]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from launch import Launcher
+    from pull_places import Places
     from torch_engine_process import TorchEngine
 
 SHARED_MEMORY_BYTES = 8 << 30
@@ -126,6 +127,24 @@ def daemon_place() -> Iterator[DaemonPlace]:
         place = DaemonPlace(Path(shared_memory), Path(runtime), Path(api) / "api.sock")
         yield place
         assert place.folders.contents() == []
+
+
+@pytest.fixture(scope="session")
+def versions(shared_folder) -> list[Path]:
+    """Two checkpoints of one layout."""
+    from odd_tensors import write_odd
+
+    return [write_odd(shared_folder / f"version-{seed}", seed=seed) for seed in (31, 32)]
+
+
+@pytest.fixture
+def places() -> Iterator[Places]:
+    """Starts daemons on loopback that read from one another; all have to end in order."""
+    from nodes import starting_nodes
+    from pull_places import Places
+
+    with starting_nodes("64MiB") as start:
+        yield Places(start)
 
 
 @pytest.fixture

@@ -5,159 +5,64 @@ It needs the Python package mooncake-transfer-engine.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import signal
-import socket
-import sys
-import tempfile
 import time
-import urllib.request
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pytest
-from daemon import Folders, Program, wait_until
-from odd_tensors import odd_tensors, write_odd
-from torch_engine_process import TorchEngine, zmq_flags
+from daemon import wait_until
+from nodes import PULL_S_MAX
+from odd_tensors import odd_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
-BUCKET = "64MiB"
-DEADLINE_S = 120.0
-PACKAGE = Path(__file__).resolve().parents[2] / "python"
-
-
-class Place:
-    """A daemon that listens on loopback, in folders of its own."""
-
-    def __init__(self, folder: Path, *command: str) -> None:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            port = listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        self.folders = Folders(folder / "shared", folder / "runtime")
-        for path in (self.folders.shared_memory, self.folders.runtime):
-            path.mkdir(parents=True)
-        paths = [str(PACKAGE), *filter(None, [os.environ.get("PYTHONPATH")])]
-        self.program = Program(
-            *command,
-            *("--listen", f"127.0.0.1:{port}", "--bucket-size", BUCKET),
-            *("--transfer-python", sys.executable, "--transfer-protocol", "tcp"),
-            *self.folders.flags,
-            *zmq_flags(),
-            PYTHONPATH=os.pathsep.join(paths),
-        )
-
-    def request(self, method: str, path: str, body: object = None) -> Any:
-        content = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, content, method=method)
-        with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
-            return json.loads(answer.read())
-
-    def wait_until_up(self) -> None:
-        def is_up() -> bool:
-            assert self.program.is_running, self.program.wait().stderr
-            with contextlib.suppress(OSError):
-                return bool(self.request("GET", "/v1/healthz"))
-            return False
-
-        wait_until(is_up, "the daemon listens", DEADLINE_S)
-
-    def stop(self) -> None:
-        self.program.send(signal.SIGTERM)
-        ended = self.program.wait()
-        assert ended.code == 0, ended.stderr
-        assert self.folders.contents() == []
+    from nodes import Node
+    from pull_places import Places
+    from torch_engine_process import TorchEngine
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="gpu-pull-") as folder:
-        yield Path(folder)
+def wait_until_joined(node: Node) -> None:
+    def has_joined() -> bool:
+        assert node.program.is_running, node.log.read_text()
+        return node.has_logged("Joined")
+
+    wait_until(has_joined, "the host has joined", PULL_S_MAX)
 
 
-@pytest.fixture(scope="module")
-def versions(shared_folder):
-    return [write_odd(shared_folder / f"pull-{seed}", seed=seed) for seed in (31, 32)]
-
-
-@pytest.fixture
-def own_engine(devices):
-    with TorchEngine(devices) as engine:
-        yield engine
-
-
-def _has_updated(place: Place) -> bool:
-    assert place.program.is_running, place.program.wait().stderr
-    with contextlib.suppress(OSError):
-        metrics = urllib.request.urlopen(place.url + "/metrics", timeout=10).read().decode()
-        return "updates_succeeded_total 1" in metrics
-    return False
-
-
-def _joined(place: Place, name: str) -> bool:
-    if not _has_updated(place):
-        return False
-    with contextlib.suppress(OSError):
-        return bool(place.request("GET", f"/v1/checkpoints/{name}")["state"] == "ready")
-    return False
-
-
-def test_a_joined_daemon_updates_workers_and_is_a_source(devices, own_engine, versions, folder):
-    source = Place(folder / "source", "serve")
-    source.wait_until_up()
+def test_a_joined_daemon_updates_workers_and_is_a_source(
+    devices: list[str], engine: TorchEngine, versions: list[Path], places: Places
+) -> None:
+    source = places.serve()
     for name, version in zip(("first", "second"), versions, strict=True):
-        source.request("POST", f"/v1/checkpoints/{name}/files", {"files": [str(version)]})
-    engine_flags = ("--endpoint", "http://localhost", "--uds", str(own_engine.uds))
-    own_engine.scramble()
-    joined = Place(
-        folder / "joined",
-        *("join", "--source", source.url, "--checkpoint-name", "first", *engine_flags),
-    )
-    wait_until(lambda: _joined(joined, "first"), "the join", DEADLINE_S)
-    found = own_engine.verify(versions[0])
+        assert source.register(name, version).status == 200
+    engine.scramble()
+    joined = places.join(engine, "first", source=source)
+    wait_until_joined(joined)
+    found = engine.verify(versions[0])
     assert found["tensors"] == len(odd_tensors()) * len(devices)
     # The joined daemon has no files: what a third one reads of it went through the first pull.
-    source.request("DELETE", "/v1/checkpoints/first?release_memory=true")
-    third = Place(folder / "third", "serve")
-    third.wait_until_up()
-    body = {"sources": [{"url": joined.url}], "wait": False}
-    assert third.request("POST", "/v1/checkpoints/first/pull", body)["state"] == "pulling"
-    own_engine.scramble()
-    update = {**own_engine.instance, "timeout": 60}
+    assert source.unregister("first", release=True).status == 200
+    third = places.serve()
+    assert third.pulled("first", joined, wait=False).body["state"] == "pulling"
+    engine.scramble()
     start = time.monotonic()
-    answer = third.request("POST", "/v1/checkpoints/first/update", update)
-    assert answer["state"] == "succeeded"
-    own_engine.verify(versions[0])
+    assert places.update(third, "first", engine).status == 200
+    engine.verify(versions[0])
     print(f"pull and update, one beside the other: {time.monotonic() - start:.2f} s")
     # The second version takes the place of the first, and its memory.
-    assert third.request("DELETE", "/v1/checkpoints/first")
-    body = {"sources": [{"url": source.url}]}
-    assert third.request("POST", "/v1/checkpoints/second/pull", body)["state"] == "ready"
-    third.request("POST", "/v1/checkpoints/second/update", update)
-    own_engine.verify(versions[1])
-    for place in (third, joined, source):
-        place.stop()
+    assert third.unregister("first").status == 200
+    third.pulled("second", source)
+    assert places.update(third, "second", engine).status == 200
+    engine.verify(versions[1])
 
 
-def test_a_checkpoint_passes_through(own_engine, versions, folder):
-    source = Place(folder / "source", "serve")
-    source.wait_until_up()
-    source.request("POST", "/v1/checkpoints/first/files", {"files": [str(versions[0])]})
-    own_engine.scramble()
-    joined = Place(
-        folder / "joined",
-        *("join", "--source", source.url, "--checkpoint-name", "first"),
-        *("--endpoint", "http://localhost", "--uds", str(own_engine.uds)),
-        *("--keep", "never", "--ring-memory", "512MiB"),
-    )
-    wait_until(lambda: _has_updated(joined), "the join", DEADLINE_S)
-    own_engine.verify(versions[0])
-    wait_until(
-        lambda: joined.request("GET", "/v1/checkpoints")["checkpoints"] == [], "it is gone", 10
-    )
-    for place in (joined, source):
-        place.stop()
+def test_a_checkpoint_passes_through(
+    engine: TorchEngine, versions: list[Path], places: Places
+) -> None:
+    source = places.serve()
+    assert source.register("step", versions[0]).status == 200
+    engine.scramble()
+    ring = ("--keep", "never", "--ring-memory", "512MiB")
+    joined = places.join(engine, "step", *ring, source=source)
+    wait_until_joined(joined)
+    engine.verify(versions[0])
+    wait_until(lambda: joined.is_free("step"), "what passed through is gone")

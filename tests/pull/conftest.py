@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 import tempfile
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +13,10 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "faults")]
 
 from checkpoints import check_delivered  # noqa: E402
-from daemon import BUCKET_SIZE, Folders, wait_until  # noqa: E402
+from daemon import Folders  # noqa: E402
 from fake_engine import FakeEngine  # noqa: E402
 from network import Host, Network, missing  # noqa: E402
-from nodes import PORT, TOKEN, Node, agent_variables, free_port, processes_with  # noqa: E402
+from nodes import TOKEN, Node, starting_nodes  # noqa: E402
 from pull_samples import Samples  # noqa: E402
 
 if TYPE_CHECKING:
@@ -65,52 +63,9 @@ def hosts(network: Network) -> Iterator[list[Host]]:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Node]]:
-    """``start(host, *flags)`` starts a daemon, on loopback without a host.
-
-    All that still run have to stop in order in the end, and to leave nothing: no file, no agent.
-    """
-    mark = f"PULL_TEST={uuid.uuid4()}"
-    nodes: list[Node] = []
-    numbers = itertools.count(1)
-    with (
-        tempfile.TemporaryDirectory(prefix="pull-") as folder,
-        tempfile.TemporaryDirectory(dir="/dev/shm", prefix="pull-") as shared_memory,
-    ):
-
-        def begin(
-            host: Host | None = None,
-            *more: str,
-            command: str = "serve",
-            bucket_size: str = BUCKET_SIZE,
-            waits: bool = True,
-            **variables: str,
-        ) -> Node:
-            number = next(numbers)
-            home = Path(folder) / f"node-{number}"
-            home.mkdir()
-            node = Node(
-                home,
-                Path(shared_memory) / f"node-{number}",
-                host,
-                PORT if host else free_port(),
-                *("--bucket-size", bucket_size, *more),
-                command=command,
-                variables=agent_variables(mark.partition("=")[2]) | variables,
-            )
-            nodes.append(node)
-            if waits:
-                node.wait_until_up()
-            return node
-
-        yield begin
-        try:
-            for node in reversed(nodes):
-                node.close()
-            wait_until(lambda: not processes_with(mark), "no process is left")
-        finally:
-            for node in nodes:
-                if node.program.is_running:
-                    node.kill()
+    """``start(host, *flags)`` starts a daemon, on loopback without a host."""
+    with starting_nodes() as start:
+        yield start
 
 
 @pytest.fixture

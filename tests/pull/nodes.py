@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import uuid
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemon import (
     BINARY,
+    BUCKET_SIZE,
     PROMPT_S,
     Answer,
     Daemon,
@@ -28,7 +32,7 @@ from daemon import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from network import Host
 
@@ -188,6 +192,19 @@ class Node(Daemon):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Daemon and agents stand still, as on a host that hangs."""
+        pids = [self.program.pid, *self.agents]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
     def close(self) -> None:
         """Ends it in order, after which nothing may be left in its folders."""
         if self.was_killed:
@@ -208,3 +225,53 @@ def _is_agent(pid: int) -> bool:
 def agent_variables(mark: str) -> dict[str, str]:
     """The environment of a daemon whose agents have mooncake; ``mark`` tells whose they are."""
     return {"CHECKPOINT_ENGINE_TRANSFER_PYTHON": sys.executable, "PULL_TEST": mark}
+
+
+@contextlib.contextmanager
+def starting_nodes(bucket_size: str = BUCKET_SIZE) -> Iterator[Callable[..., Node]]:
+    """Gives ``start(host, *flags)``, which starts a daemon, on loopback without a host.
+
+    All that still run have to stop in order in the end, and to leave nothing: no file, no agent.
+    """
+    mark = f"PULL_TEST={uuid.uuid4()}"
+    nodes: list[Node] = []
+    numbers = itertools.count(1)
+    with (
+        tempfile.TemporaryDirectory(prefix="pull-") as folder,
+        tempfile.TemporaryDirectory(dir="/dev/shm", prefix="pull-") as shared_memory,
+    ):
+
+        def begin(
+            host: Host | None = None,
+            *flags: str,
+            command: str = "serve",
+            bucket_size: str = bucket_size,
+            waits: bool = True,
+            **variables: str,
+        ) -> Node:
+            number = next(numbers)
+            home = Path(folder) / f"node-{number}"
+            home.mkdir()
+            node = Node(
+                home,
+                Path(shared_memory) / f"node-{number}",
+                host,
+                PORT if host else free_port(),
+                *("--bucket-size", bucket_size, *flags),
+                command=command,
+                variables=agent_variables(mark.partition("=")[2]) | variables,
+            )
+            nodes.append(node)
+            if waits:
+                node.wait_until_up()
+            return node
+
+        try:
+            yield begin
+            for node in reversed(nodes):
+                node.close()
+            wait_until(lambda: not processes_with(mark), "no process is left")
+        finally:
+            for node in nodes:
+                if node.program.is_running:
+                    node.kill()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +11,11 @@ from daemon import wait_until
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "pull"))
 
-from nodes import Node, agent_variables, free_port, processes_with
+from nodes import Node, starting_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from daemon import Folders
     from reference import ReferenceEngine
 
     StartEngine = Callable[..., ReferenceEngine]
@@ -25,41 +23,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def start_node(folders: Folders) -> Iterator[StartNode]:
-    """Starts daemons on loopback; they stop in order with the test, and leave nothing."""
-    mark = str(uuid.uuid4())
-    nodes: list[Node] = []
-
-    def start(*more: str) -> Node:
-        name = f"node-{len(nodes)}"
-        home = folders.runtime / name
-        home.mkdir()
-        node = Node(
-            home,
-            folders.shared_memory / name,
-            None,
-            free_port(),
-            *("--bucket-size", "2MiB", *more),
-            variables=agent_variables(mark),
-        )
-        nodes.append(node)
-        node.wait_until_up()
-        return node
-
-    yield start
-    try:
-        for node in nodes:
-            node.close()
-        wait_until(lambda: not processes_with(f"PULL_TEST={mark}"), "no process is left")
-    finally:
-        for node in nodes:
-            if node.program.is_running:
-                node.kill()
-            for folder in (node.folders.shared_memory, node.folders.runtime):
-                folder.rmdir()
-            for file in node.log.parent.iterdir():
-                file.unlink()
-            node.log.parent.rmdir()
+def start_node() -> Iterator[StartNode]:
+    """``start_node(host, *flags)`` starts a daemon, on loopback."""
+    with starting_nodes("2MiB") as start:
+        yield start
 
 
 @pytest.mark.parametrize("ring", [None, "12MiB", "5MiB"])
@@ -75,7 +42,7 @@ def test_an_update_follows_what_arrives(
     source = start_node()
     assert source.register("step", checkpoints[1]).status == 200
     cuda = ("--device", "cuda", "--cuda-library", cuda_library)
-    node = start_node(*cuda, *(("--ring-memory", ring) if ring else ()))
+    node = start_node(None, *cuda, *(("--ring-memory", ring) if ring else ()))
     engine = start_engine(workers)
     for _ in range(2):
         engine.ask("fill 77")

@@ -6,13 +6,11 @@ import json
 import secrets
 import subprocess
 import tempfile
-import uuid
 from pathlib import Path
 
 import pytest
 from daemon import wait_until
-from launch import free_port
-from nodes import TOKEN, Node, agent_variables
+from nodes import TOKEN, starting_nodes
 from reference import ReferenceEngine, small_checkpoint
 
 # Device memory is counted over all processes of a machine: these tests have devices of their own.
@@ -131,19 +129,10 @@ def test_no_rank_of_a_host(run_hosts):
 
 
 @pytest.fixture
-def source(tmp_path):
+def source():
     """A daemon beside the job that serves; what belongs to it is gone in the end."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="trainer-hosts-") as shared_memory:
-        memory = Path(shared_memory) / "node"
-        variables = agent_variables(str(uuid.uuid4()))
-        node = Node(tmp_path, memory, None, free_port(), variables=variables)
-        try:
-            node.wait_until_up()
-            yield node
-            node.close()
-        finally:
-            if node.program.is_running:
-                node.kill()
+    with starting_nodes() as start:
+        yield start()
 
 
 def test_a_host_updates_alone(run_hosts, source, tmp_path):

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import sys
-import tempfile
-import uuid
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from vllm_server import VllmServer, free_port
+from vllm_server import VllmServer
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path += [str(TESTS / "faults"), str(TESTS / "pull")]
 
 from daemon import wait_until  # noqa: E402
-from nodes import Node, agent_variables, processes_with  # noqa: E402
+from nodes import Node, starting_nodes  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,29 +24,9 @@ JOIN_S_MAX = 120.0
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Node]]:
-    """``start(*flags)``: a daemon on loopback, which stops in order in the end."""
-    mark = str(uuid.uuid4())
-    with ExitStack() as stack:
-        # Paths of sockets have to be short.
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="join-")))
-
-        def begin(*flags: str, command: str = "serve") -> Node:
-            port = free_port()
-            folder = home / f"{port}"
-            folder.mkdir()
-            shared_memory = Path("/dev/shm") / f"join-vllm-{port}"
-            node = Node(
-                *(folder, shared_memory, None, port, *flags),
-                command=command,
-                variables=agent_variables(mark),
-            )
-            stack.callback(shared_memory.rmdir)
-            stack.callback(node.close)
-            node.wait_until_up()
-            return node
-
-        yield begin
-    assert processes_with(mark) == []
+    """``start(host, *flags)`` starts a daemon, on loopback."""
+    with starting_nodes("4MiB") as start:
+        yield start
 
 
 def test_a_new_engine_joins(model, fresh, tmp_path, start) -> None:
@@ -61,6 +38,7 @@ def test_a_new_engine_joins(model, fresh, tmp_path, start) -> None:
         dummy = server.generate()
         token = source.log.with_name("token")
         node = start(
+            None,
             *("--source", source.url, "--source-token-file", str(token)),
             *("--checkpoint-name", "step", "--endpoint", server.url),
             command="join",

@@ -57,7 +57,8 @@ final class ReferenceWorkerProcess: Sendable {
     private func runChild() async throws {
         _ = try await Subprocess.run(
             .path("/proc/self/exe"), arguments: Arguments(arguments), input: .inputWriter,
-            output: .sequence, error: .discarded
+            output: .sequence,
+            error: .fileDescriptor(.standardError, closeAfterSpawningProcess: false)
         ) { execution in
             var answers = execution.standardOutput.strings().makeAsyncIterator()
             for await request in requests {
