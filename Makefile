@@ -5,6 +5,9 @@ BIN := .build/release/checkpoint-engine
 RELEASE := -c release --static-swift-stdlib --product checkpoint-engine
 CHECKED := --explicit-target-dependency-import-check error
 PYTHON := .venv/bin/python
+# Most tests wait more than they compute; two processes, each with whole files of tests.
+PYTEST := $(PYTHON) -m pytest -q
+SPREAD := -n 2 --dist loadfile
 # Where ZeroMQ is looked for when the system has none: the copy inside pyzmq.
 export VIRTUAL_ENV ?= $(abspath .venv)
 
@@ -28,7 +31,12 @@ demo: build ## make a checkpoint, update two reference workers twice, compare ev
 demo-vllm: build setup ## update a real vLLM on the CPU and show its tokens before and after
 	CHECKPOINT_ENGINE_BIN=$(BIN) $(PYTHON) examples/demo_vllm.py
 
-test: test-swift build setup test-python fuzz test-vllm ## run every test, the real vLLM included
+# Downloads go on while the compiler works; `setup` waits for what is not there yet.
+test: ## run every test, the real vLLM included
+	@mkdir -p .build
+	@scripts/setup-venv --vllm >.build/setup.log 2>&1 & trap wait EXIT; $(MAKE) test-swift build
+	@cat .build/setup.log
+	$(MAKE) setup test-python fuzz test-vllm
 
 test-swift:
 	scripts/setup-zeromq
@@ -36,15 +44,15 @@ test-swift:
 	SWIFT="$(SWIFT)" scripts/test-swift
 
 test-python: build setup
-	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/python tests/faults tests/examples
-	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/simulated
-	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/trainer
-	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/pull
+	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTEST) $(SPREAD) tests/python tests/faults tests/examples
+	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTEST) $(SPREAD) tests/simulated
+	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTEST) $(SPREAD) tests/trainer
+	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTEST) tests/pull
 	scripts/setup-sglang-worker
-	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/sglang
+	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTEST) tests/sglang
 
 test-vllm: build setup
-	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTHON) -m pytest -q tests/vllm
+	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTEST) $(SPREAD) tests/vllm
 
 fuzz: ## fuzz the header parser for 20 seconds
 	Fuzz/run 20

@@ -7,6 +7,7 @@ same name; what the extension needs beside its one method are functions of this 
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any
 
 import zmq
@@ -18,6 +19,8 @@ _logger = logging.getLogger(__name__)
 
 # The key of an answer that tells of a failure; servers look for it.
 FAILURE_KEY = "checkpoint_engine_failure"
+# How long the last answer of an update may still be on its way when the worker ends.
+CONTEXT_END_S = 5.0
 _CONTEXT_ATTRIBUTE = "_checkpoint_engine_zmq_context"
 
 
@@ -32,10 +35,13 @@ class VllmColocateWorkerExtension:
         _context(self)
 
     def destroy_worker_extension(self) -> None:
-        """Ends the ZeroMQ context, with every socket that is left in it, without waiting."""
+        """Ends the ZeroMQ context, and what an update has left in it; waits a moment at most."""
         context = vars(self).pop(_CONTEXT_ATTRIBUTE, None)
         if isinstance(context, zmq.Context):
-            context.destroy(linger=0)
+            # Not `destroy`: it closes sockets under the threads that use them.
+            ending = threading.Thread(target=context.term, daemon=True)
+            ending.start()
+            ending.join(CONTEXT_END_S)
 
     def update_weights_from_ipc(self, zmq_handles: dict[str, str]) -> dict[str, str] | None:
         """Takes new weights from the server; ``zmq_handles`` maps worker ids to addresses.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import secrets
@@ -154,7 +155,10 @@ def test_an_older_sender_that_waits_for_the_engine_has_its_answer(
 
 def test_a_late_last_word_of_a_newer_sender_is_answered(sender, address, recorder, monkeypatch):
     monkeypatch.setattr(known_session, "SECOND_WORD_S", 0.2)
-    with zmq.Context() as context, ThreadPoolExecutor() as pool:
+    # Ended, not destroyed: that would close the socket of the thread that waits for the last word.
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor() as pool:
+        context = zmq.Context()
+        stack.callback(context.term)
         worker = pool.submit(
             update_weights_from_ipc,
             context,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import scripted_server
 import torch
 import zmq
-from checkpoint_engine import protocol
+from checkpoint_engine import protocol, vllm_extension
 from checkpoint_engine.errors import UpdateError
 from checkpoint_engine.vllm_draft import Draft, QuantisedHeads, draft_of, ignored_loads
 from checkpoint_engine.vllm_extension import VllmColocateWorkerExtension
@@ -32,14 +34,51 @@ def test_the_hooks_make_and_end_the_context():
     worker.init_worker_extension()
     [context] = contexts(worker)
     left = context.socket(zmq.DEALER)
+    left.setsockopt(zmq.LINGER, 100)
     left.connect("ipc://@checkpoint-engine-test-extension")
     left.send(b"nobody reads this")
+    left.close()
     worker.destroy_worker_extension()
     assert context.closed
-    assert left.closed
     assert contexts(worker) == []
     # A worker that never had one ends, too.
     worker.destroy_worker_extension()
+
+
+def test_a_thread_that_waits_ends_with_the_context():
+    worker = Worker()
+    worker.init_worker_extension()
+    [context] = contexts(worker)
+    begun, errors = threading.Event(), []
+
+    def wait():
+        with context.socket(zmq.PULL) as socket:
+            begun.set()
+            try:
+                socket.recv()
+            except zmq.ZMQError as error:
+                errors.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert begun.wait(5)
+    worker.destroy_worker_extension()
+    thread.join(5)
+    assert [type(error) for error in errors] == [zmq.ContextTerminated]
+    assert context.closed
+
+
+def test_a_socket_that_is_never_closed_does_not_hold_the_worker(monkeypatch):
+    monkeypatch.setattr(vllm_extension, "CONTEXT_END_S", 0.2)
+    worker = Worker()
+    worker.init_worker_extension()
+    [context] = contexts(worker)
+    held = context.socket(zmq.DEALER)
+    start = time.monotonic()
+    worker.destroy_worker_extension()
+    assert time.monotonic() - start < 5
+    assert not held.closed
+    held.close()
 
 
 def test_the_catalog_comes_once_before_the_first_load(server, memory, recorder):
