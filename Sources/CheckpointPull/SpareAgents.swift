@@ -26,11 +26,12 @@ struct ReadingAgent: Sendable {
 /// their starts, and the mapping of the memory, take a good part of a pull.
 public actor SpareAgents {
     /// How long agents that nobody needs are kept: models change every few minutes.
-    private static let keepTime = Duration.seconds(900)
+    public static let keepTimeDefault = Duration.seconds(900)
 
     private let configuration: AgentConfiguration
     /// How many a pull needs.
     private var count: Int
+    private let keepTime: Duration
     private let logger: Logger
     private var spares: [ReadingAgent] = []
     private var starts: [Task<Result<TransferAgent, TransferError>, Never>] = []
@@ -38,10 +39,14 @@ public actor SpareAgents {
     private var isStopped = false
 
     /// `count` are for one pull, and kept.
-    public init(_ configuration: AgentConfiguration, count: Int = 1, logger: Logger) {
+    public init(
+        _ configuration: AgentConfiguration, count: Int = 1,
+        keepTime: Duration = keepTimeDefault, logger: Logger
+    ) {
         precondition(count > 0, "somebody reads")
         self.configuration = configuration
         self.count = count
+        self.keepTime = keepTime
         self.logger = logger
     }
 
@@ -50,6 +55,7 @@ public actor SpareAgents {
         spares.removeAll(where: \.agent.hasEnded)
         guard !isStopped else { return }
         while spares.count + starts.count < count { begin() }
+        expectUse()
     }
 
     /// Agents for one pull, at least one; the caller gives each back or kills it. With RDMA one drives all cards.
@@ -70,7 +76,7 @@ public actor SpareAgents {
 
     /// One agent; the caller gives it back or kills it.
     func take() async throws(TransferError) -> ReadingAgent {
-        end?.cancel()
+        expectUse()
         while let spare = spares.popLast() {
             if !spare.agent.hasEnded { return spare }
         }
@@ -103,9 +109,15 @@ public actor SpareAgents {
             return await reading.agent.stop()
         }
         spares.append(reading)
+        expectUse()
+    }
+
+    /// What is spare ends when nobody asks for a while, also where what it was started for has failed.
+    private func expectUse() {
         end?.cancel()
-        end = Task {
-            do { try await Task.sleep(for: Self.keepTime) } catch { return }
+        guard !isStopped else { return }
+        end = Task { [keepTime] in
+            do { try await Task.sleep(for: keepTime) } catch { return }
             await self.stopSpares()
         }
     }

@@ -70,6 +70,26 @@ import Testing
         await fixture.client.shutDown()
     }
 
+    @Test func thoseThatNobodyTakesEnd() async throws {
+        let fixture = try PullFixture()
+        let agents = SpareAgents(
+            fixture.configuration(), count: 2, keepTime: .seconds(2),
+            logger: PullFixture.quiet)
+        // Started for a pull that then could not begin.
+        await agents.prepare()
+        try await PullFixture.wait("they have started") { fixture.agent.processes.count == 2 }
+        try await PullFixture.wait("they have ended") { fixture.agent.processes.isEmpty }
+        // One that is taken stays, the other one ends.
+        await agents.prepare()
+        let taken = try await agents.take()
+        try await PullFixture.wait("one has ended") { fixture.agent.processes.count == 1 }
+        #expect(!taken.agent.hasEnded)
+        await agents.giveBack(taken)
+        try await PullFixture.wait("it has ended") { fixture.agent.processes.isEmpty }
+        await agents.stop()
+        await fixture.client.shutDown()
+    }
+
     @Test func oneThatHasEndedIsNotGivenOut() async throws {
         let fixture = try PullFixture()
         let agents = SpareAgents(fixture.configuration(), logger: PullFixture.quiet)

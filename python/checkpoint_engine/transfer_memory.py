@@ -55,7 +55,7 @@ class _Mapping:
     byte_count: int
     writable: bool
     registered: bool
-    prefault: Prefault | None
+    prefaulted: bool
     reads: int = 0
 
 
@@ -64,6 +64,7 @@ class MappedFiles:
 
     def __init__(self, registrar: Registrar) -> None:
         self._registrar = registrar
+        self._prefault = Prefault()
         self._lock = threading.Lock()
         self._addresses: list[int] = []
         self._mappings: dict[int, _Mapping] = {}
@@ -89,12 +90,14 @@ class MappedFiles:
                 _unmap(address, request.byte_count)
                 raise
         # A network card has pinned all pages by now.
-        prefault = None if self._registrar.needs_writable else Prefault(address, request.byte_count)
+        prefaulted = not self._registrar.needs_writable
         with self._lock:
             bisect.insort(self._addresses, address)
             self._mappings[address] = _Mapping(
-                address, request.path, request.byte_count, request.writable, registered, prefault
+                address, request.path, request.byte_count, request.writable, registered, prefaulted
             )
+            if prefaulted:
+                self._prefault.add(address, request.byte_count)
         return address
 
     def unmap(self, address: int) -> None:
@@ -108,8 +111,8 @@ class MappedFiles:
             # Gone before it is unregistered and unmapped, so that no read begins in it any more.
             del self._mappings[address]
             self._addresses.remove(address)
-        if mapping.prefault:
-            mapping.prefault.stop()
+        if mapping.prefaulted:
+            self._prefault.remove(address)
         if mapping.registered:
             self._registrar.unregister(address)
         _unmap(address, mapping.byte_count)

@@ -1,16 +1,18 @@
-"""Makes the pages of a mapping present ahead of the transfers, which would meet them one by one."""
+"""Makes the pages of mappings present ahead of the transfers, which would meet them one by one."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import threading
+from collections import deque
+from dataclasses import dataclass
 
 # Linux 5.14 and later. Pages that exist are mapped in runs, those that do not are made; reading
 # suffices: a page of a shared mapping of a tmpfs that may be written to is then mapped so.
 _MADV_POPULATE_READ = 22
-# What one call does: a mapping can be ended after each.
-STEP_BYTES = 32 << 20
+# What one call does. The kernel makes no other mapping meanwhile, and none can be ended.
+STEP_BYTES = 4 << 20
 THREADS_MAX = 4
 _CORES_A_THREAD = 4
 
@@ -18,54 +20,87 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
+@dataclass(eq=False)
+class _Job:
+    """A mapping, how far it is, and how many threads are busy with it."""
+
+    address: int
+    byte_count: int
+    done: int = 0
+    busy: int = 0
+
+
 class Prefault:
-    """Threads that go through one mapping from its beginning; it must stay until ``stop``.
+    """Threads that go through one mapping after the other, in the order in which they were added;
+    there are none while nothing is left to do.
 
     They only save time: a page that they did not reach, or that the kernel refuses, is made when it
     is used.
     """
 
-    def __init__(self, address: int, byte_count: int) -> None:
-        self._address = address
-        self._byte_count = byte_count
-        self._lock = threading.Lock()
-        self._next = 0
-        self._threads: list[threading.Thread] = []
-        steps = -(-byte_count // STEP_BYTES)
-        for _ in range(min(_thread_count(), steps)):
-            thread = threading.Thread(target=self._work, daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:
-                # The system has no more threads.
-                break
-            self._threads.append(thread)
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: deque[_Job] = deque()
+        self._known: dict[int, _Job] = {}
+        self._threads = 0
 
-    def stop(self) -> None:
+    def add(self, address: int, byte_count: int) -> None:
+        """Begins with a mapping, or puts it in line; it must stay until ``remove``."""
+        job = _Job(address, byte_count)
+        with self._changed:
+            self._known[address] = job
+            self._waiting.append(job)
+            steps = sum(-(-(one.byte_count - one.done) // STEP_BYTES) for one in self._waiting)
+            while self._threads < min(_thread_count(), steps) and self._begin():
+                pass
+
+    def remove(self, address: int) -> None:
         """Returns when nothing touches the mapping any more: after one step at most."""
-        self._end()
-        self.join()
+        with self._changed:
+            job = self._known.pop(address)
+            if job in self._waiting:
+                self._waiting.remove(job)
+            self._changed.wait_for(lambda: job.busy == 0)
 
     def join(self) -> None:
         """Waits until all is done."""
-        for thread in self._threads:
-            thread.join()
+        with self._changed:
+            self._changed.wait_for(lambda: self._threads == 0)
 
-    def _end(self) -> None:
-        with self._lock:
-            self._next = self._byte_count
+    def _begin(self) -> bool:
+        try:
+            threading.Thread(target=self._work, daemon=True).start()
+        except RuntimeError:
+            # The system has no more threads.
+            return False
+        self._threads += 1
+        return True
 
     def _work(self) -> None:
-        while True:
-            with self._lock:
-                start = self._next
-                self._next = min(start + STEP_BYTES, self._byte_count)
-                length = self._next - start
-            if length == 0:
-                return
+        with self._changed:
+            while self._waiting:
+                self._step(self._waiting[0])
+            self._threads -= 1
+            self._changed.notify_all()
+
+    def _step(self, job: _Job) -> None:
+        """The next part of a mapping, without the lock."""
+        start = job.address + job.done
+        length = min(STEP_BYTES, job.byte_count - job.done)
+        job.done += length
+        if job.done == job.byte_count:
+            self._waiting.remove(job)
+        job.busy += 1
+        self._changed.release()
+        try:
             # Without the interpreter's lock, as all of ctypes' calls.
-            if _libc.madvise(self._address + start, length, _MADV_POPULATE_READ) != 0:
-                self._end()
+            is_refused = _libc.madvise(start, length, _MADV_POPULATE_READ) != 0
+        finally:
+            self._changed.acquire()
+            job.busy -= 1
+            self._changed.notify_all()
+        if is_refused and job in self._waiting:
+            self._waiting.remove(job)
 
 
 def _thread_count() -> int:

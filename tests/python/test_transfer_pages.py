@@ -41,7 +41,9 @@ def test_all_pages_are_present_and_zero(memory, monkeypatch):
     mapping, address = memory
     monkeypatch.setattr(transfer_pages, "STEP_BYTES", MIB)
     assert resident(address) == 0
-    Prefault(address, 8 * MIB).join()
+    prefault = Prefault()
+    prefault.add(address, 8 * MIB)
+    prefault.join()
     assert resident(address) == 8 * MIB
     assert mapping[:] == bytes(8 * MIB)
 
@@ -49,11 +51,13 @@ def test_all_pages_are_present_and_zero(memory, monkeypatch):
 def test_bytes_stay_what_they_are(memory):
     mapping, address = memory
     mapping[5 * MIB : 5 * MIB + 3] = b"abc"
-    Prefault(address, 8 * MIB).join()
+    prefault = Prefault()
+    prefault.add(address, 8 * MIB)
+    prefault.join()
     assert mapping[5 * MIB : 5 * MIB + 3] == b"abc"
 
 
-def test_a_stop_waits_for_the_step_and_begins_no_other(memory, monkeypatch):
+def test_a_removal_waits_for_the_step_and_begins_no_other(memory, monkeypatch):
     _, address = memory
     monkeypatch.setattr(transfer_pages, "STEP_BYTES", MIB)
     monkeypatch.setattr(transfer_pages, "_thread_count", lambda: 1)
@@ -67,15 +71,17 @@ def test_a_stop_waits_for_the_step_and_begins_no_other(memory, monkeypatch):
             return 0
 
     monkeypatch.setattr(transfer_pages, "_libc", Slow())
-    prefault = Prefault(address, 8 * MIB)
+    prefault = Prefault()
+    prefault.add(address, 8 * MIB)
     assert begun.wait(10)
-    stopping = threading.Thread(target=prefault.stop)
+    stopping = threading.Thread(target=prefault.remove, args=(address,))
     stopping.start()
     stopping.join(0.05)
     assert stopping.is_alive()
     goes_on.set()
     stopping.join(10)
     assert not stopping.is_alive()
+    prefault.join()
     assert steps == [(address, MIB, 22)]
 
 
@@ -91,5 +97,36 @@ def test_a_kernel_that_refuses_is_asked_once(memory, monkeypatch):
     monkeypatch.setattr(transfer_pages, "STEP_BYTES", MIB)
     monkeypatch.setattr(transfer_pages, "_thread_count", lambda: 1)
     monkeypatch.setattr(transfer_pages, "_libc", Refusing())
-    Prefault(address, 8 * MIB).join()
+    prefault = Prefault()
+    prefault.add(address, 8 * MIB)
+    prefault.join()
     assert len(calls) == 1
+
+
+def test_one_mapping_after_the_other(memory, monkeypatch):
+    _, address = memory
+    begun, goes_on, steps = threading.Event(), threading.Event(), []
+
+    class Slow:
+        def madvise(self, start, length, _):
+            steps.append((start - address, length))
+            begun.set()
+            assert goes_on.wait(10)
+            return 0
+
+    monkeypatch.setattr(transfer_pages, "STEP_BYTES", MIB)
+    monkeypatch.setattr(transfer_pages, "_thread_count", lambda: 1)
+    monkeypatch.setattr(transfer_pages, "_libc", Slow())
+    prefault = Prefault()
+    for number in range(4):
+        prefault.add(address + 2 * number * MIB, 2 * MIB)
+    assert begun.wait(10)
+    # One that has not been reached ends without a wait.
+    prefault.remove(address + 4 * MIB)
+    goes_on.set()
+    prefault.join()
+    assert steps == [(place * MIB, MIB) for place in (0, 1, 2, 3, 6, 7)]
+    # They are all done: the threads begin again with the next one.
+    prefault.add(address + 4 * MIB, 2 * MIB)
+    prefault.join()
+    assert steps[6:] == [(4 * MIB, MIB), (5 * MIB, MIB)]
