@@ -37,17 +37,6 @@ def reader(places: Places, engine: TorchEngine) -> Node:
     return places.serve()
 
 
-def wait_until_ready(node: Node) -> None:
-    """Until the pull of ``step`` has ended well."""
-
-    def is_ready() -> bool:
-        state = node.state("step")
-        assert state is not None, node.log.read_text()
-        return state == "ready"
-
-    wait_until(is_ready, "the pull has ended", PULL_S_MAX)
-
-
 def check_takes(places: Places, node: Node, engine: TorchEngine, version: Path) -> None:
     """An update from ``node`` puts exactly these bytes into every worker."""
     answer = places.update(node, "step", engine)
@@ -70,7 +59,7 @@ def test_a_source_dies_under_an_update(
     sources[0].kill()
     print(f"killed when {reader.arrived('step'):.0%} were there")
     update.result(PULL_S_MAX)
-    wait_until_ready(reader)
+    reader.wait_until_ready("step")
 
 
 def test_a_source_of_what_passes_through_dies(
@@ -100,7 +89,7 @@ def test_agents_die_under_an_update(
         if whose == "both" or (node is reader) == (whose == "reader's"):
             node.kill_agents()
     update.result(PULL_S_MAX)
-    wait_until_ready(reader)
+    reader.wait_until_ready("step")
 
 
 def test_a_source_that_stands_still_goes_on(
@@ -126,7 +115,7 @@ def test_a_source_that_stands_still_is_left(
         begin = time.monotonic()
         update.result(PULL_S_MAX)
         print(f"updated {time.monotonic() - begin:.1f} s after the source stood still")
-        wait_until_ready(reader)
+        reader.wait_until_ready("step")
 
 
 def test_all_sources_die(

@@ -9,23 +9,13 @@ import time
 from typing import TYPE_CHECKING
 
 from daemon import wait_until
-from nodes import PULL_S_MAX
 from odd_tensors import odd_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nodes import Node
     from pull_places import Places
     from torch_engine_process import TorchEngine
-
-
-def wait_until_joined(node: Node) -> None:
-    def has_joined() -> bool:
-        assert node.program.is_running, node.log.read_text()
-        return node.has_logged("Joined")
-
-    wait_until(has_joined, "the host has joined", PULL_S_MAX)
 
 
 def test_a_joined_daemon_updates_workers_and_is_a_source(
@@ -36,7 +26,7 @@ def test_a_joined_daemon_updates_workers_and_is_a_source(
         assert source.register(name, version).status == 200
     engine.scramble()
     joined = places.join(engine, "first", source=source)
-    wait_until_joined(joined)
+    joined.wait_until_joined()
     found = engine.verify(versions[0])
     assert found["tensors"] == len(odd_tensors()) * len(devices)
     # The joined daemon has no files: what a third one reads of it went through the first pull.
@@ -63,6 +53,6 @@ def test_a_checkpoint_passes_through(
     engine.scramble()
     ring = ("--keep", "never", "--ring-memory", "512MiB")
     joined = places.join(engine, "step", *ring, source=source)
-    wait_until_joined(joined)
+    joined.wait_until_joined()
     engine.verify(versions[0])
     wait_until(lambda: joined.is_free("step"), "what passed through is gone")

@@ -159,6 +159,25 @@ class Node(Daemon):
         what = f"{part:.0%} of {name} are at {self.url}"
         wait_until(lambda: self.arrived(name) >= part, what, PULL_S_MAX)
 
+    def wait_until_ready(self, name: str) -> None:
+        """Until its pull has ended well."""
+
+        def is_ready() -> bool:
+            state = self.state(name)
+            assert state is not None, self.log.read_text()
+            return bool(state == "ready")
+
+        wait_until(is_ready, f"the pull of {name} has ended", PULL_S_MAX)
+
+    def wait_until_joined(self) -> None:
+        """Until its engine has its weights."""
+
+        def has_joined() -> bool:
+            assert self.program.is_running, self.log.read_text()
+            return self.has_logged("Joined")
+
+        wait_until(has_joined, f"{self.url} has joined", PULL_S_MAX)
+
     def is_free(self, name: str) -> bool:
         return self.request("GET", f"/v1/checkpoints/{name}").status == http.HTTPStatus.NOT_FOUND
 

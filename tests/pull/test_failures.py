@@ -32,17 +32,6 @@ def reader(hosts: list[Host], start_large: Callable[..., Node]) -> Node:
     return start_large(hosts[2])
 
 
-def wait_until_ready(node: Node) -> None:
-    """Until the pull of ``step`` has ended well."""
-
-    def is_ready() -> bool:
-        state = node.state("step")
-        assert state is not None, node.log.read_text()
-        return state == "ready"
-
-    wait_until(is_ready, "the pull has ended", PULL_S_MAX)
-
-
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("dies", ["first", "second"])
 def test_a_source_dies(
@@ -55,7 +44,7 @@ def test_a_source_dies(
     reader.wait_for_part("step", part)
     dying.kill()
     update.result(PULL_S_MAX)
-    wait_until_ready(reader)
+    reader.wait_until_ready("step")
 
 
 @pytest.mark.parametrize("whose", ["source's", "reader's", "both"])
@@ -68,7 +57,7 @@ def test_an_agent_dies(
     for node in (sources[0], reader):
         if whose == "both" or (node is reader) == (whose == "reader's"):
             node.kill_agents()
-    wait_until_ready(reader)
+    reader.wait_until_ready("step")
     engine.check_takes(reader, "step", large.first_digests)
 
 
@@ -97,7 +86,7 @@ def test_a_link_is_cut_and_comes_back(
     assert arrived < 1.0
     hosts[0].restore()
     restored = time.monotonic()
-    wait_until_ready(reader)
+    reader.wait_until_ready("step")
     print(f"cut for {restored - begin:.1f} s, done {time.monotonic() - restored:.1f} s later")
     engine.check_takes(reader, "step", large.first_digests)
 
@@ -109,7 +98,7 @@ def test_a_link_is_cut_and_another_source_goes_on(
     reader.wait_for_part("step", 0.3)
     hosts[0].cut()
     begin = time.monotonic()
-    wait_until_ready(reader)
+    reader.wait_until_ready("step")
     print(f"done {time.monotonic() - begin:.1f} s after the cut")
     engine.check_takes(reader, "step", large.first_digests)
 
@@ -168,7 +157,7 @@ def test_a_reader_dies_and_the_next_has_its_turn(
     other.wait_for_part("step", 0.1)
     reader.kill()
     begin = time.monotonic()
-    wait_until_ready(other)
+    other.wait_until_ready("step")
     print(f"done {time.monotonic() - begin:.1f} s after the reader's end")
     engine.check_takes(other, "step", large.first_digests)
 

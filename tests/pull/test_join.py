@@ -35,25 +35,17 @@ def joining(start: Callable[..., Node], token: Path, engine: Engine, *more: str)
     return start(None, *flags, command="join", waits=False)
 
 
-def wait_until_joined(node: Node) -> None:
-    def has_joined() -> bool:
-        assert node.program.is_running, node.log.read_text()
-        return node.has_logged("Joined")
-
-    wait_until(has_joined, "the host has joined", JOIN_S_MAX)
-
-
 def test_a_host_that_has_joined_is_a_source(
     start: Callable[..., Node], source: Node, token: Path, engines: list[Engine], samples: Samples
 ) -> None:
     flags = ("--checkpoint-name", "step")
     second = joining(start, token, engines[0], *flags, "--source", source.url)
-    wait_until_joined(second)
+    second.wait_until_joined()
     engines[0].check_has(samples.first_digests)
     assert engines[1].fake.updates == [], "an engine that nobody named was updated"
     assert source.stop().code == 0
     third = joining(start, token, engines[1], *flags, "--source", second.url)
-    wait_until_joined(third)
+    third.wait_until_joined()
     engines[1].check_has(samples.first_digests)
     # They go on as daemons.
     assert third.register("next", samples.second).status == 200
@@ -75,7 +67,7 @@ def test_join_by_metas(
     metas.write_text(json.dumps(source.request("GET", "/v1/metas").body))
     where = ("--load-metas-file", str(metas)) if way == "file" else ("--metas-url", source.url)
     node = joining(start, token, engine, "--checkpoint-name", "step", *where)
-    wait_until_joined(node)
+    node.wait_until_joined()
     engine.check_has(samples.first_digests)
 
 
@@ -128,7 +120,7 @@ def test_join_out_of_memory_whose_owner_gives_no_leases(
     path.write_text(json.dumps(metas))
     flags = ("--checkpoint-name", "step", "--load-metas-file", str(path))
     node = joining(start, token, engine, *flags)
-    wait_until_joined(node)
+    node.wait_until_joined()
     engine.check_has(samples.first_digests)
     # Its owner is gone: nobody can be asked, and nothing arrives.
     source.kill()

@@ -158,7 +158,7 @@ def test_join_without_memory(
 ) -> None:
     more = ("--keep", "never") if why == "said" else TOO_LITTLE
     node = join(start_large, source, token, engine, *more)
-    wait_until(lambda: node.has_logged("Joined"), "the host has joined", JOIN_S_MAX)
+    node.wait_until_joined()
     engine.check_has(large.first_digests)
     assert node.has_logged("passes through and is not kept") == (why == "no room")
     wait_until_gone(node)

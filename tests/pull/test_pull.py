@@ -51,7 +51,7 @@ def test_update_takes_what_arrives(
     assert source.register("step", samples.first).status == 200
     assert reader.pulled("step", source, wait=False).status == 202
     engine.check_takes(reader, "step", samples.first_digests)
-    wait_until(lambda: reader.state("step") == "ready", "the pull has ended")
+    reader.wait_until_ready("step")
 
 
 def test_files_in_shared_memory_are_read_in_place(

@@ -57,7 +57,7 @@ def test_one_of_two_sources_replaces_it(
     reader.pulled("step", changing, staying, wait=False)
     reader.wait_for_part("step", 0.3)
     replace(changing, large.second)
-    wait_until(lambda: reader.state("step") == "ready", "the pull has ended", PULL_S_MAX)
+    reader.wait_until_ready("step")
     engine.check_takes(reader, "step", large.first_digests)
 
 
@@ -73,7 +73,7 @@ def test_a_slow_source_replaces_it_while_it_sends(
     reader.pulled("step", changing, staying, wait=False)
     reader.wait_for_part("step", 0.2)
     replace(changing, large.second)
-    wait_until(lambda: reader.state("step") == "ready", "the pull has ended", PULL_S_MAX)
+    reader.wait_until_ready("step")
     engine.check_takes(reader, "step", large.first_digests)
 
 

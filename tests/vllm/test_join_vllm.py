@@ -12,14 +12,10 @@ from vllm_server import VllmServer
 TESTS = Path(__file__).resolve().parents[1]
 sys.path += [str(TESTS / "faults"), str(TESTS / "pull")]
 
-from daemon import wait_until  # noqa: E402
 from nodes import Node, starting_nodes  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-# From the start of the join to the last byte in the engine.
-JOIN_S_MAX = 120.0
 
 
 @pytest.fixture
@@ -44,11 +40,7 @@ def test_a_new_engine_joins(model, fresh, tmp_path, start) -> None:
             command="join",
         )
 
-        def has_joined() -> bool:
-            assert node.program.is_running, node.log.read_text()
-            return node.has_logged("Joined")
-
-        wait_until(has_joined, "the engine has its weights", JOIN_S_MAX)
+        node.wait_until_joined()
         assert server.generate() == fresh(second) != dummy
         # It is a daemon now, and a source: the next version comes from here as well.
         source.close()
