@@ -3,6 +3,7 @@ import CheckpointNative
 import CheckpointPlan
 import CheckpointTesting
 import FoundationEssentials
+import Glibc
 import Synchronization
 import Testing
 
@@ -137,10 +138,14 @@ struct ChunkChecksumsTests {
         #expect(refused(dataOffset: -1)?.code == .system)
         #expect(refused(dataOffset: 101, byteCount: 0)?.code == .system)
         #expect(refused(dataOffset: .max, byteCount: .max)?.code == .system)
-        #expect(refused(path + "-gone")?.message.contains("cannot open") == true)
+        #expect(refused(path + "-gone")?.message.contains("cannot map") == true)
         let link = directory.path + "/link"
         try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: path)
-        #expect(refused(link)?.message.contains("cannot open") == true)
+        #expect(refused(link)?.message.contains("cannot map") == true)
+        // One that is no file is not waited for.
+        let pipe = directory.path + "/pipe"
+        try #require(unsafe mkfifo(pipe, 0o600) == 0)
+        #expect(refused(pipe)?.message.contains("another file") == true)
         // A file of the same name that was made later.
         try FileManager.default.moveItem(atPath: path, toPath: path + "-old")
         try directory.write([UInt8](repeating: 1, count: 100), to: "a")

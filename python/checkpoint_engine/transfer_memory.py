@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from .transfer_errors import TransferError
-from .transfer_pages import Prefault
+from .transfer_pages import Prefault, prefer_huge_pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -175,6 +175,7 @@ def _map(descriptor: int, request: MapRequest, *, write: bool) -> int:
     if address is None or address == _MAP_FAILED:
         reason = os.strerror(ctypes.get_errno())
         raise TransferError(f"{request.path} cannot be mapped: {reason}")
+    prefer_huge_pages(address, request.byte_count)
     return int(address)
 
 

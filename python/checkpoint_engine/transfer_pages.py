@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import os
+import mmap
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -13,11 +13,16 @@ from dataclasses import dataclass
 _MADV_POPULATE_READ = 22
 # What one call does. The kernel makes no other mapping meanwhile, and none can be ended.
 STEP_BYTES = 4 << 20
-THREADS_MAX = 4
-_CORES_A_THREAD = 4
+# More do not make pages faster, fewer let the transfers overtake them, which meet every page then.
+THREADS = 4
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+
+def prefer_huge_pages(address: int, byte_count: int) -> None:
+    """Asks for large pages, where the system allows them in shared memory; a refusal is fine."""
+    _libc.madvise(address, byte_count, mmap.MADV_HUGEPAGE)
 
 
 @dataclass(eq=False)
@@ -31,8 +36,8 @@ class _Job:
 
 
 class Prefault:
-    """Threads that go through one mapping after the other, in the order in which they were added;
-    there are none while nothing is left to do.
+    """Threads that go through mappings from their beginnings, the first ones first; there are none
+    while nothing is left to do.
 
     They only save time: a page that they did not reach, or that the kernel refuses, is made when it
     is used.
@@ -51,7 +56,7 @@ class Prefault:
             self._known[address] = job
             self._waiting.append(job)
             steps = sum(-(-(one.byte_count - one.done) // STEP_BYTES) for one in self._waiting)
-            while self._threads < min(_thread_count(), steps) and self._begin():
+            while self._threads < min(THREADS, steps) and self._begin():
                 pass
 
     def remove(self, address: int) -> None:
@@ -79,7 +84,8 @@ class Prefault:
     def _work(self) -> None:
         with self._changed:
             while self._waiting:
-                self._step(self._waiting[0])
+                # Threads are in one another's way in one file.
+                self._step(min(self._waiting, key=lambda job: job.busy))
             self._threads -= 1
             self._changed.notify_all()
 
@@ -101,8 +107,3 @@ class Prefault:
             self._changed.notify_all()
         if is_refused and job in self._waiting:
             self._waiting.remove(job)
-
-
-def _thread_count() -> int:
-    cores = len(os.sched_getaffinity(0))
-    return max(1, min(THREADS_MAX, cores // _CORES_A_THREAD))

@@ -60,7 +60,7 @@ def test_bytes_stay_what_they_are(memory):
 def test_a_removal_waits_for_the_step_and_begins_no_other(memory, monkeypatch):
     _, address = memory
     monkeypatch.setattr(transfer_pages, "STEP_BYTES", MIB)
-    monkeypatch.setattr(transfer_pages, "_thread_count", lambda: 1)
+    monkeypatch.setattr(transfer_pages, "THREADS", 1)
     begun, goes_on, steps = threading.Event(), threading.Event(), []
 
     class Slow:
@@ -95,7 +95,7 @@ def test_a_kernel_that_refuses_is_asked_once(memory, monkeypatch):
             return -1
 
     monkeypatch.setattr(transfer_pages, "STEP_BYTES", MIB)
-    monkeypatch.setattr(transfer_pages, "_thread_count", lambda: 1)
+    monkeypatch.setattr(transfer_pages, "THREADS", 1)
     monkeypatch.setattr(transfer_pages, "_libc", Refusing())
     prefault = Prefault()
     prefault.add(address, 8 * MIB)
@@ -115,7 +115,7 @@ def test_one_mapping_after_the_other(memory, monkeypatch):
             return 0
 
     monkeypatch.setattr(transfer_pages, "STEP_BYTES", MIB)
-    monkeypatch.setattr(transfer_pages, "_thread_count", lambda: 1)
+    monkeypatch.setattr(transfer_pages, "THREADS", 1)
     monkeypatch.setattr(transfer_pages, "_libc", Slow())
     prefault = Prefault()
     for number in range(4):
@@ -130,3 +130,26 @@ def test_one_mapping_after_the_other(memory, monkeypatch):
     prefault.add(address + 4 * MIB, 2 * MIB)
     prefault.join()
     assert steps[6:] == [(4 * MIB, MIB), (5 * MIB, MIB)]
+
+
+def test_several_threads_take_different_mappings(memory, monkeypatch):
+    _, address = memory
+    together, steps = threading.Barrier(2), []
+
+    class Meeting:
+        def madvise(self, start, length, _):
+            steps.append((start - address, length))
+            together.wait(10)
+            return 0
+
+    monkeypatch.setattr(transfer_pages, "STEP_BYTES", MIB)
+    monkeypatch.setattr(transfer_pages, "THREADS", 2)
+    monkeypatch.setattr(transfer_pages, "_libc", Meeting())
+    prefault = Prefault()
+    # No thread begins before both are there.
+    with prefault._changed:
+        for number in range(2):
+            prefault.add(address + 4 * number * MIB, 4 * MIB)
+    prefault.join()
+    assert sorted(steps) == [(place * MIB, MIB) for place in range(8)]
+    assert sorted(steps[:2]) == [(0, MIB), (4 * MIB, MIB)]

@@ -7,16 +7,17 @@ import Synchronization
 ///
 /// Owned by whoever registered the checkpoint and by ``PinnedFiles``; the last reference unpins and unmaps.
 /// The file is pinned in chunks, by several threads at once; a copy must not cross the border of two.
-/// `@unchecked Sendable`: address and length never change, and the bytes are only read.
 @safe
-public final class PinnedFile: @unchecked Sendable {
+public final class PinnedFile: Sendable {
     public static let chunkByteCount = 1 << 30
 
     public let path: String
     public let inode: UInt64
-    public let byteCount: Int
-    private let address: UnsafeMutableRawPointer
+    private let file: FileMapping
     private let context: CudaContext
+
+    public var byteCount: Int { file.byteCount }
+    private var address: UnsafeMutableRawPointer { unsafe file.address }
 
     /// Maps the file at `path`, which has to be the one of `inode` and `byteCount`, and pins it with
     /// `threadCount` threads. Keeps nothing when it throws.
@@ -27,34 +28,32 @@ public final class PinnedFile: @unchecked Sendable {
     ) throws(DeviceError) {
         self.path = path
         self.inode = inode
-        self.byteCount = byteCount
-        self.context = context
         let canRead = try context.canPinForReading()
-        unsafe self.address = try unsafe Self.map(
-            path, inode: inode, byteCount: byteCount, writes: !canRead)
+        let file = try Self.map(path, inode: inode, byteCount: byteCount, writes: !canRead)
         let flags =
             CUnsignedInt(CE_CUDA_HOST_REGISTER_PORTABLE)
             | (canRead ? CUnsignedInt(CE_CUDA_HOST_REGISTER_READ_ONLY) : 0)
         let job = unsafe PinJob(
-            base: UInt(bitPattern: address), byteCount: byteCount, flags: flags, context: context)
+            base: UInt(bitPattern: file.address), byteCount: byteCount, flags: flags,
+            context: context)
         BlockingThread.runAll("ckpt-pin", count: min(threadCount, job.chunkCount)) { _ in
             job.work()
         }
         if let failure = job.failure {
-            job.undo()
-            // SAFETY: mapped above with this length; nothing of it is pinned any more.
-            unsafe munmap(address, max(byteCount, 1))
+            // Not in `deinit`, which does not run before everything is there.
+            withExtendedLifetime(file) { job.undo() }
             throw failure
         }
+        self.file = file
+        self.context = context
     }
 
     deinit {
         try? context.makeCurrent()
         for offset in stride(from: 0, to: byteCount, by: Self.chunkByteCount) {
-            // SAFETY: each chunk was pinned in `init`; the mapping ends after them, once.
+            // SAFETY: each chunk was pinned in `init`; the mapping ends after this.
             unsafe _ = context.table.raw.cuMemHostUnregister(address + offset)
         }
-        unsafe munmap(address, max(byteCount, 1))
     }
 
     /// The bytes from `offset` on; the caller stays inside the file and keeps this object.
@@ -68,36 +67,26 @@ public final class PinnedFile: @unchecked Sendable {
         Self.chunkByteCount - offset % Self.chunkByteCount
     }
 
-    @unsafe
     private static func map(_ path: String, inode: UInt64, byteCount: Int, writes: Bool)
-        throws(DeviceError) -> UnsafeMutableRawPointer
+        throws(DeviceError) -> FileMapping
     {
-        let mode = writes ? O_RDWR : O_RDONLY
-        let descriptor = unsafe ce_open(path, mode | O_CLOEXEC | O_NOFOLLOW, 0)
-        guard descriptor >= 0 else {
-            throw DeviceError(
-                .unusablePath, "cannot open \(path)", call: "open", errorNumber: errno)
+        do throws(FileMapping.Failure) {
+            let file = try FileMapping(path, inode: inode, byteCount: byteCount, writes: writes)
+            // Huge pages pin faster where the system allows them in shared memory; a refusal is fine.
+            // SAFETY: the range is that of the mapping.
+            unsafe madvise(file.address, max(byteCount, 1), MADV_HUGEPAGE)
+            return file
+        } catch {
+            switch error {
+            case .call(let call, let number):
+                throw DeviceError(
+                    call == "open" ? .unusablePath : .systemCall, "cannot map \(path)", call: call,
+                    errorNumber: number)
+            case .changed:
+                throw DeviceError(
+                    .unusablePath, "\(path) is another file by now; register the checkpoint again")
+            }
         }
-        defer { close(descriptor) }
-        var status = stat()
-        // SAFETY: `status` outlives the call.
-        guard unsafe fstat(descriptor, &status) == 0, status.st_ino == inode,
-            Int(status.st_size) == byteCount
-        else {
-            throw DeviceError(
-                .unusablePath, "\(path) is another file by now; register the checkpoint again")
-        }
-        // SAFETY: a fresh mapping touches no memory that is in use.
-        let address = unsafe mmap(
-            nil, max(byteCount, 1), writes ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED,
-            descriptor, 0)
-        guard let address = unsafe address, unsafe address != MAP_FAILED else {
-            throw DeviceError(
-                .systemCall, "cannot map \(path)", call: "mmap", errorNumber: errno)
-        }
-        // Huge pages pin faster where the system allows them in shared memory; a refusal is fine.
-        unsafe madvise(address, max(byteCount, 1), MADV_HUGEPAGE)
-        return unsafe address
     }
 }
 
