@@ -165,7 +165,7 @@ def _measure_source(figures: Figures, at: Cluster, checkpoint: Path) -> None:
 
 
 @contextmanager
-def _again_and_again(body: Callable[[], object]) -> Iterator[None]:
+def again_and_again(body: Callable[[], object]) -> Iterator[None]:
     """Runs ``body`` in a thread, once and again until the context ends."""
     ended = threading.Event()
 
@@ -192,10 +192,10 @@ def _measure_updates(figures: Figures, at: Cluster, engine: ReferenceEngine) -> 
     update()
     for _ in range(at.rounds):
         seconds.add(alone=update())
-        with _again_and_again(at.pull_seconds):
+        with again_and_again(at.pull_seconds):
             time.sleep(0.5)
             seconds.add(read=update())
-        with _again_and_again(lambda: at.ceiling.seconds(BYTES, BYTES // TENSORS)):
+        with again_and_again(lambda: at.ceiling.seconds(BYTES, BYTES // TENSORS)):
             time.sleep(0.2)
             seconds.add(beside=update())
     what = "an update by the source while it is read / alone; the reader computes here too"

@@ -17,6 +17,7 @@ from torch_engine_process import zmq_flags
 
 if TYPE_CHECKING:
     from measured_daemon import ReferenceEngine
+    from torch_engine_process import TorchEngine
 
 HOST = "127.0.0.1"
 STATE_S_MAX = 20.0
@@ -102,8 +103,8 @@ class PullDaemon:
         body = {"sources": [{"url": source.url}], "wait": wait}
         self.request("POST", f"/v1/checkpoints/{name}/pull", body)
 
-    def update(self, name: str, engine: ReferenceEngine) -> dict[str, Any]:
-        """One update of the reference engine; its final status."""
+    def update(self, name: str, engine: ReferenceEngine | TorchEngine) -> dict[str, Any]:
+        """One update of an engine; its final status."""
         body = {"update_url": "http://localhost", "uds": str(engine.uds)}
         status: dict[str, Any] = self.request("POST", f"/v1/checkpoints/{name}/update", body)
         return status
