@@ -112,7 +112,7 @@ def main() -> int:
     parser.add_argument("--device", choices=["auto", "host"], default="auto")
     parser.add_argument("--no-thresholds", action="store_true", help="exit with 0 in any case")
     arguments = parser.parse_args()
-    figures = Figures(Path(__file__).with_name("pull_thresholds.json"))
+    figures = Figures(Path(__file__).with_name("serving_thresholds.json"))
     start = time.time()
     _run(figures, arguments, _devices(arguments.device))
     return conclude(figures, start, arguments, load=os.getloadavg()[0])
