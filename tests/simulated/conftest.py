@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 # Device memory is counted by device and over all processes of a machine: these tests have devices
-# of their own.
-FIRST_DEVICE = 48
+# of their own, and so has each of the two processes that they may run in.
+PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+FIRST_DEVICE = 48 + PROCESS * DEVICES
 
 
 @pytest.fixture(scope="session")
