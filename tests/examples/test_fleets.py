@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 UPDATE = EXAMPLES / "update.py"
 SIZE = ["--inference-parallel-size", 2]
 FAILURE_S_MAX = 60.0
-
-
 TOKEN = "0123456789abcdef0123456789abcdef\n"
 
 

@@ -25,7 +25,7 @@ BOTH_BESIDE_ONE_MAX = 1.35
 # What a source sends at most when two read from it at once: a chain, not two copies.
 COPIES_SENT_MAX = 1.25
 # Measurements on a machine that does other things meanwhile are repeated.
-ATTEMPTS = 8
+ATTEMPTS = 3
 
 
 def seconds_of_reading(node: Node, name: str, reads: int) -> float:
@@ -81,10 +81,6 @@ def test_two_that_join_at_once_are_a_chain(
 ) -> None:
     source, *readers = [start_large(host) for host in hosts[:3]]
     assert source.register("step", large.first).status == 200
-    # Agents stay for the next pull: their starts are not what is measured.
-    wait([later(node.pulled, "step", source) for node in readers], PULL_S_MAX)
-    for node in readers:
-        assert node.unregister("step", release=True).status == 200
     ratios = []
     for attempt in range(ATTEMPTS):
         names = [f"{attempt}-alone", f"{attempt}-both"]
