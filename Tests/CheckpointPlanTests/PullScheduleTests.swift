@@ -178,6 +178,36 @@ struct PullScheduleTests {
         #expect(try Self.required(schedule.next(at: seconds)).source != slow)
     }
 
+    /// An agent lets its reads flow into one another, and a connection may overtake another.
+    @Test(arguments: [0, 1, 2])
+    func batchesLastAsLongAsTheyShouldInWhateverOrderTheyEnd(endOrder: Int) throws {
+        let order = try #require(PullOrder.plain([4000]))
+        var schedule = PullSchedule(order: order, receiverEndpointCount: 1)
+        _ = schedule.addSource(endpointCount: 1, holdsAll: true)
+        // 20 chunks in the time that a batch should take.
+        let rate = 20 * Self.chunkByteCount / schedule.limits.batchSeconds
+        var seconds = 0.0
+        var byteCounts: [Int] = []
+        for _ in 0..<50 {
+            var batches: [PullBatch] = []
+            while let batch = schedule.next(at: seconds) { batches.append(batch) }
+            #expect(batches.count == schedule.limits.depth)
+            byteCounts += batches.map(\.byteCount)
+            let ends = seconds + Double(batches.map(\.byteCount).reduce(0, +)) / rate
+            if endOrder == 1 { batches.reverse() }
+            for (number, batch) in batches.enumerated() {
+                let isEarly = endOrder != 2 && number == 0
+                let share = Double(batch.byteCount) / rate
+                schedule.finish(batch.id, at: isEarly ? seconds + share : ends)
+            }
+            seconds = ends
+        }
+        // The first ones were asked for before anything was measured.
+        for byteCount in byteCounts.dropFirst(20) {
+            #expect((10 << 20...21 << 20).contains(byteCount), "\(byteCount)")
+        }
+    }
+
     @Test func aGrowingSourceIsUsedForWhatItHas() throws {
         var simulation = try Self.simulation()
         simulation.add(speeds: [Self.gigabyte])

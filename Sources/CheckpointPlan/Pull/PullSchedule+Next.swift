@@ -56,7 +56,7 @@ extension PullSchedule {
     }
 
     private func outlook(at seconds: Double) -> Outlook {
-        let known = lanes.compactMap(\.rate)
+        let known = lanes.compactMap(\.rate.bytesPerSecond)
         let usual =
             known.isEmpty
             ? limits.bytesPerSecondAssumed : known.reduce(0, +) / Double(known.count)
@@ -64,10 +64,10 @@ extension PullSchedule {
         var byteCount = Double(pendingByteCount)
         var sum = 0.0
         for lane in lanes {
-            var rate = lane.rate ?? usual
+            var rate = lane.rate.bytesPerSecond ?? usual
             var rest = Double(lane.byteCount)
             if let first = lane.batches.first, let flight = flights[first] {
-                let elapsed = seconds - max(flight.startSeconds, lane.freedSeconds)
+                let elapsed = seconds - lane.rate.accountedSeconds
                 let front = Double(flight.batch.byteCount)
                 // One that is overdue is not as fast as it was.
                 if elapsed * rate > front { rate = front / elapsed }
@@ -92,7 +92,8 @@ extension PullSchedule {
         let room = rate * outlook.seconds - outlook.rests[index]
         let share = outlook.liveCount > 1 ? room / 2 : room
         let usual =
-            lane.rate == nil ? Double(limits.probeByteCountMax) : rate * limits.batchSeconds
+            lane.rate.bytesPerSecond == nil
+            ? Double(limits.probeByteCountMax) : rate * limits.batchSeconds
         let byteCount = Int(max(0, min(Double(limits.batchByteCountMax), usual, share)))
         let places = places(of: index, byteCountMax: byteCount)
         let isLate = room < Double(order.grid.chunkByteCount) / 2
@@ -138,6 +139,7 @@ extension PullSchedule {
         for place in places { take(place) }
         let counts = senderCounts()
         if lanes[index].batches.isEmpty, let least = counts.min() {
+            lanes[index].rate.begin(at: seconds)
             // The one with the same number is the nearest where hosts are built alike.
             let near = lanes[index].endpoint % receiverEndpointCount
             lanes[index].receiver =
@@ -152,7 +154,7 @@ extension PullSchedule {
         nextID += 1
         lanes[index].batches.append(batch.id)
         lanes[index].byteCount += batch.byteCount
-        flights[batch.id] = Flight(batch: batch, places: places, startSeconds: seconds)
+        flights[batch.id] = Flight(batch: batch, places: places)
         return batch
     }
 }

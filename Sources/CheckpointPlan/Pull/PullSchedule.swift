@@ -39,17 +39,13 @@ public struct PullSchedule: Sendable {
         var batches: [Int] = []
         /// Bytes of those batches.
         var byteCount = 0
-        /// Bytes a second, as measured; later batches weigh more.
-        var rate: Double?
-        /// When its last batch ended.
-        var freedSeconds = -Double.infinity
+        var rate = PullRate()
     }
 
     /// A batch under way.
     struct Flight {
         let batch: PullBatch
         let places: [Int]
-        let startSeconds: Double
     }
 
     public let order: PullOrder
@@ -181,18 +177,14 @@ extension PullSchedule {
             return flight
         }
         lanes[index].byteCount -= flight.batch.byteCount
-        // A queued batch begins when the one before it ends.
-        let taken = seconds - max(flight.startSeconds, lanes[index].freedSeconds)
-        lanes[index].freedSeconds = max(seconds, lanes[index].freedSeconds)
         if isMeasured {
-            let rate = Double(flight.batch.byteCount) / max(taken, Self.secondsMin)
-            lanes[index].rate = lanes[index].rate.map { ($0 + rate) / 2 } ?? rate
+            lanes[index].rate.end(
+                flight.batch.byteCount, at: seconds, halfLife: limits.batchSeconds)
+        } else {
+            lanes[index].rate.skip(to: seconds)
         }
         return flight
     }
-
-    /// No batch takes less: clocks have a grain.
-    private static var secondsMin: Double { 1e-6 }
 
     private mutating func giveBack(_ place: Int) {
         pending.insert(place)
