@@ -176,7 +176,11 @@ def test_second_worker_on_one_address(daemon: Daemon, engine: FakeEngine, sample
     assert engine.workers[CULPRIT].paused.wait(10)
     with zmq.Context() as context, context.socket(zmq.REP) as intruder:
         intruder.linger = 0
-        intruder.connect(engine.addresses[f"CPU-{CULPRIT}"])
+        with intruder.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED) as monitor:
+            intruder.connect(engine.addresses[f"CPU-{CULPRIT}"])
+            # What is left of the update may take less time than it takes to connect.
+            assert monitor.poll(10_000), "the second worker was not let in"
+            intruder.disable_monitor()
         engine.workers[CULPRIT].resumed.set()
         answer = update.answer()
     answer.check_failure(
