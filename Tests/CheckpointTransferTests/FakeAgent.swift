@@ -20,7 +20,8 @@ final class FakeAgent: Sendable {
         case endsAtOnce
         case diesInRead
         case hangsInRead
-        case isSlow
+        /// Answers maps and reads when it is pinged next.
+        case waitsForPing
         case ignoresTheEnd
         case refusesMaps
         case closesOutput
@@ -104,13 +105,21 @@ final class FakeAgent: Sendable {
             time.sleep(600)
         addresses = set()
         next_address = (os.getpid() << 24)
+        held = []
+
+        def answer(message):
+            if mode == "waitsForPing" and op in ("map", "read"):
+                held.append(message)
+            else:
+                say(message)
 
         for line in sys.stdin:
             request = json.loads(line)
             number, op = request["id"], request["op"]
-            if mode == "isSlow":
-                time.sleep(0.5)
             if op == "ping":
+                for message in held:
+                    say(message)
+                held.clear()
                 if mode == "garbageLater":
                     say([1, 2])
                 elif mode == "answersNobody":
@@ -128,7 +137,7 @@ final class FakeAgent: Sendable {
                 else:
                     next_address += 4096
                     addresses.add(next_address)
-                    say({"id": number, "address": next_address})
+                    answer({"id": number, "address": next_address})
             elif op == "unmap":
                 if request["address"] in addresses:
                     addresses.remove(request["address"])
@@ -142,7 +151,7 @@ final class FakeAgent: Sendable {
                 pass
             else:
                 total = sum(count for local, remote, count in request["ranges"] if local < remote)
-                say({"id": number, "seconds": total / 1024})
+                answer({"id": number, "seconds": total / 1024})
         if mode == "ignoresTheEnd":
             time.sleep(600)
         """

@@ -173,27 +173,30 @@ struct TransferAgentTests {
     }
 
     @Test func aCancelledReadLeavesTheAgentAlive() async throws {
-        let agent = try await fake.start(.isSlow)
+        let agent = try await fake.start(.waitsForPing)
         let task = Task {
             await FakeAgent.error { () throws(TransferError) in
                 try await agent.read(from: "10.0.0.1:1", Self.ranges, timeout: .seconds(20))
             }
         }
-        try await Task.sleep(for: .milliseconds(100))
+        while await agent.waitForReads(timeout: .zero) {
+            try await Task.sleep(for: .milliseconds(1))
+        }
         task.cancel()
         #expect(await task.value?.code == .cancelled)
-        #expect(await agent.waitForReads(timeout: .seconds(10)))
+        #expect(await !agent.waitForReads(timeout: .milliseconds(100)))
         try await agent.ping()
+        #expect(await agent.waitForReads(timeout: .seconds(10)))
         await agent.stop()
     }
 
     @Test func whatIsMappedTooLateIsGivenBack() async throws {
-        let agent = try await fake.start(.isSlow)
+        let agent = try await fake.start(.waitsForPing)
         let error = await FakeAgent.error { () throws(TransferError) in
             try await agent.map(Self.mapping, timeout: .milliseconds(100))
         }
         #expect(error?.code == .timedOut)
-        // Behind the answer and the unmapping that follows it, nothing is mapped.
+        // After its answer, and the unmapping that follows that, nothing is mapped.
         try await agent.ping()
         let refusal = await FakeAgent.error { () throws(TransferError) in
             try await agent.unmap(1)
