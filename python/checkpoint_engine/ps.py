@@ -359,9 +359,15 @@ def _open_store(address: str, port: int | None, rank: int, world_size: int, time
             wait_for_workers=False,
         )
     except (RuntimeError, ValueError) as error:
-        raise RankDeadlineError(
-            0, f"rank {rank} cannot open the store of all ranks at {address}:{number}: {error}"
-        ) from error
+        remedy = ""
+        if "EADDRINUSE" in str(error):
+            remedy = (
+                "; MASTER_PORT + 1 has to be free as well: give torchrun a --master-port below the "
+                "ports of outgoing connections (/proc/sys/net/ipv4/ip_local_port_range), 29500 for "
+                "example"
+            )
+        what = f"rank {rank} cannot open the store of all ranks at {address}:{number}: {error}"
+        raise RankDeadlineError(0, what + remedy) from error
 
 
 def _local_ranks(ranks: RankStore) -> list[int]:

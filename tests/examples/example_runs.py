@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import random
 import socket
 import subprocess
 import sys
@@ -27,6 +26,9 @@ TIMEOUT_S = 180.0
 
 # The tests import what the examples import.
 sys.path.insert(0, str(EXAMPLES))
+sys.path.append(str(REPOSITORY / "tests/faults"))
+
+from ports import free_port  # noqa: E402
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -102,16 +104,6 @@ def random_checkpoint(folder: Path, files: int) -> Path:
         index |= dict.fromkeys(tensors, name)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
     return folder
-
-
-def free_port() -> int:
-    """A port that is free, and the one after it too: none that outgoing connections take."""
-    while True:
-        port = random.randrange(18_000, 30_000)
-        with contextlib.suppress(OSError), socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", port))
-            second.bind(("127.0.0.1", port + 1))
-            return port
 
 
 class Engine:

@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from checkpoint_engine.metas_json import read_metas_file
-from example_runs import (
-    EXAMPLES,
-    Engine,
-    free_port,
-    random_checkpoint,
-    staying,
-    torchrun,
-    wait_until,
-)
+from example_runs import EXAMPLES, Engine, random_checkpoint, staying, torchrun, wait_until
+from ports import free_port
 
 if TYPE_CHECKING:
     import subprocess

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import tempfile
 import threading
 import time
@@ -14,6 +13,7 @@ import pytest
 from conftest import DEVICES
 from daemon import Answer, Daemon, Folders, wait_until
 from odd_tensors import odd_tensors, write_odd
+from ports import free_port
 from torch_engine_process import TorchEngine, zmq_flags
 
 # Two hosts need two GPUs; machines with one have no such test.
@@ -61,12 +61,6 @@ class Host:
         return self.daemon.request(
             "POST", f"/v1/checkpoints/{name}/update", body, timeout=timeout + 30
         )
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import http.client
 import itertools
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from daemon import (
     environment,
     wait_until,
 )
+from ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,12 +55,6 @@ def later(call: Callable[..., Any], *arguments: Any, **named: Any) -> Future[Any
 
     threading.Thread(target=run, daemon=True).start()
     return future
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def processes_with(mark: str) -> list[int]:

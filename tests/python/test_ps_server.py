@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,21 +28,15 @@ from checkpoint_engine.ps_errors import (
     FileKindError,
     MetasError,
     ParameterServerError,
+    RankDeadlineError,
     TensorTypeError,
 )
 from checkpoint_engine.worker import update_weights_from_ipc
+from ports import free_port
 from safetensors.torch import save_file
 from worker_thread import REPOSITORY, Recorder
 
 TIMEOUT = timedelta(seconds=20)
-
-
-def free_port():
-    import socket
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @pytest.fixture
@@ -207,6 +202,14 @@ def test_an_update_of_what_is_unregistered(server):
     server.unregister_checkpoint("step")
     with pytest.raises(UpdateError, match=r"call gather_metas\('step'\)"):
         server.update("step", Engine(), timeout=TIMEOUT)
+
+
+def test_a_port_that_is_taken(settings):
+    port = free_port()
+    taken = pytest.raises(RankDeadlineError, match=rf":{port}: .*ip_local_port_range")
+    with socket.create_server(("127.0.0.1", port)), taken:
+        start(master_port=port)
+    start(master_port=port).close()
 
 
 @pytest.mark.parametrize("kind", ["npy", "pt", "bin", "safetensors.gz"])

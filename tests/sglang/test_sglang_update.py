@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from checkpoint_engine.worker import update_weights_from_ipc
 from conftest import REPOSITORY, SGLANG
 from daemon import BINARY, environment
 from fault_workers import describe
+from ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,11 +116,8 @@ def server() -> Iterator[Server]:
 
 
 def run_script(server: Server, checkpoint: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(WORKERS)]
-    command += ["--master-addr", "127.0.0.1", "--master-port", str(port), str(SCRIPT)]
+    command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port()), str(SCRIPT)]
     command += ["--checkpoint-path", str(checkpoint), "--endpoint", server.url]
     command += ["--inference-parallel-size", str(WORKERS), *more]
     variables = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import tempfile
 import threading
 import time
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from conftest import FIRST_DEVICE
 from daemon import Answer, Daemon, Folders
+from ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,9 +45,7 @@ class Host:
 
 @pytest.fixture
 def hosts(cuda_library: str, start_engine: Callable[..., ReferenceEngine]) -> Iterator[list[Host]]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = int(listener.getsockname()[1])
+    port = free_port()
     with ExitStack() as stack:
         made = []
         for rank in range(2):

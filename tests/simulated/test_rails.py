@@ -4,7 +4,6 @@ one host whose GPUs exchange over NCCL."""
 from __future__ import annotations
 
 import signal
-import socket
 import tempfile
 import threading
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from conftest import FIRST_DEVICE
 from daemon import Answer, Daemon, Folders, wait_until
+from ports import free_port
 from reference import deliver as deliver_alone
 from reference import device_bytes, files_of
 from reference import start_update as start_update_alone
@@ -82,12 +82,9 @@ def start_hosts(cuda_library: str, start_engine: StartEngine) -> Iterator[StartH
         def start(
             *more: str, workers: tuple[int, int] = (2, 2), **of: dict[str, str]
         ) -> list[Host]:
-            with socket.socket() as listener:
-                listener.bind(("127.0.0.1", 0))
-                port = int(listener.getsockname()[1])
             flags = ["--device", "cuda", "--cuda-library", cuda_library]
             flags += ["--nccl-library", cuda_library, "--bucket-size", "1MiB"]
-            flags += ["--rendezvous", f"127.0.0.1:{port}", "--hosts", "2", *more]
+            flags += ["--rendezvous", f"127.0.0.1:{free_port()}", "--hosts", "2", *more]
             for rank in range(2):
                 folder = stack.enter_context(
                     tempfile.TemporaryDirectory(dir="/dev/shm", prefix=f"simulated-rails-{rank}-")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import random
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemon import BINARY, Folders, environment
+from ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -138,16 +136,3 @@ def _wait(processes: list[subprocess.Popen[bytes]]) -> list[int]:
         for process in processes:
             process.kill()
             process.wait()
-
-
-def free_port() -> int:
-    """A port that is free, and the one after it too, which is the store's.
-
-    Outgoing connections take none of them: they would while the ranks start.
-    """
-    while True:
-        port = random.randrange(18_000, 30_000)
-        with contextlib.suppress(OSError), socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", port))
-            second.bind(("127.0.0.1", port + 1))
-            return port

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from daemon import wait_until
-from launch import free_port
+from ports import free_port
 from test_trainer import check_got, delivered, merged
 
 if TYPE_CHECKING:

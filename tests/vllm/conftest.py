@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from make_model import make_model
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "faults"))
+
 from vllm_server import fresh_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     Model = Callable[[str, int], Path]
 

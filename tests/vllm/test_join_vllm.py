@@ -10,7 +10,7 @@ import pytest
 from vllm_server import VllmServer
 
 TESTS = Path(__file__).resolve().parents[1]
-sys.path += [str(TESTS / "faults"), str(TESTS / "pull")]
+sys.path.append(str(TESTS / "pull"))
 
 from nodes import Node, starting_nodes  # noqa: E402
 

@@ -10,7 +10,7 @@ import pytest
 from vllm_server import VllmServer
 
 TESTS = Path(__file__).resolve().parents[1]
-sys.path += [str(TESTS / "faults"), str(TESTS / "trainer")]
+sys.path.append(str(TESTS / "trainer"))
 
 from daemon import Folders  # noqa: E402
 from launch import Launcher  # noqa: E402

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from model_files import read_tensors, write_tensors
+from ports import free_port
 from typing_extensions import Self
-from vllm_server import VllmServer, free_port, fresh_answers
+from vllm_server import VllmServer, fresh_answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,12 +7,13 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+from ports import free_port
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -70,14 +71,6 @@ def fresh_answers(model: Path, **more: object) -> tuple[list[list[int]], int]:
     assert lines, f"a fresh vLLM on {model} failed:\n{result.stderr[-4000:]}"
     tokens, guessed = json.loads(lines[-1].removeprefix("TOKENS "))
     return tokens, guessed
-
-
-def free_port() -> int:
-    """A port that nobody listens on right now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class VllmServer:
