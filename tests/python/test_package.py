@@ -9,6 +9,7 @@ import sys
 import checkpoint_engine
 import pytest
 from checkpoint_engine.errors import UpdateError, WorkerIdError
+from checkpoint_engine.ps import ParameterServer
 from checkpoint_engine.vllm_extension import VllmColocateWorkerExtension, _address
 from worker_thread import REPOSITORY
 
@@ -62,6 +63,16 @@ def test_importing_the_worker_imports_no_engine():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_importing_the_facade_imports_no_torch():
+    program = (
+        "import sys, checkpoint_engine, checkpoint_engine.ps, checkpoint_engine.api;"
+        "from checkpoint_engine import *;"
+        "heavy = {'torch', 'vllm', 'numpy', 'sglang'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_the_extension_adds_its_method_and_the_hooks_of_vllm():
     names = [name for name in dir(VllmColocateWorkerExtension) if not name.startswith("__")]
     assert names == ["destroy_worker_extension", "init_worker_extension", "update_weights_from_ipc"]
@@ -79,3 +90,12 @@ def test_a_map_without_this_worker_names_its_keys():
 def test_the_version():
     pyproject = (REPOSITORY / "python" / "pyproject.toml").read_text()
     assert f'version = "{checkpoint_engine.__version__}"' in pyproject
+
+
+def test_public_names():
+    for name in checkpoint_engine.__all__:
+        assert getattr(checkpoint_engine, name) is not None
+    assert set(checkpoint_engine.__all__) <= set(dir(checkpoint_engine))
+    assert checkpoint_engine.ParameterServer is ParameterServer
+    with pytest.raises(AttributeError, match="no attribute 'P2PStore'"):
+        checkpoint_engine.P2PStore  # noqa: B018

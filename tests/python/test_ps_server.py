@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 import tempfile
 from datetime import timedelta
 from pathlib import Path
 
-import checkpoint_engine
 import pytest
 import torch
 import zmq
@@ -381,22 +378,3 @@ def test_default_group_of_somebody_else_is_kept(server):
     server.init_process_group()
     deliver(server)
     assert not torch_distributed.is_initialized()
-
-
-def test_importing_the_facade_imports_no_torch():
-    program = (
-        "import sys, checkpoint_engine, checkpoint_engine.ps, checkpoint_engine.api;"
-        "from checkpoint_engine import *;"
-        "heavy = {'torch', 'vllm', 'numpy', 'sglang'} & set(sys.modules);"
-        "sys.exit(str(heavy) if heavy else 0)"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True)
-
-
-def test_public_names():
-    for name in checkpoint_engine.__all__:
-        assert getattr(checkpoint_engine, name) is not None
-    assert set(checkpoint_engine.__all__) <= set(dir(checkpoint_engine))
-    assert checkpoint_engine.ParameterServer is ParameterServer
-    with pytest.raises(AttributeError, match="no attribute 'P2PStore'"):
-        checkpoint_engine.P2PStore  # noqa: B018

@@ -94,6 +94,7 @@ def join_twice(server: ParameterServer, report: Report) -> None:
     update(server, "mine")
     server.store_based_barrier()
     counts.append(pulls(server, "mine"))
+    server.store_based_barrier()  # the daemon ends with the rank that has started it
     report.values |= {"pulls": counts, "states": states, "metas": sorted(server.get_metas())}
 
 
