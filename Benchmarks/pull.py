@@ -29,6 +29,8 @@ from transfer_ceiling import GIB, KIB, MIB, Ceiling
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from torch_engine_process import TorchEngine
+
 WORKERS = 2
 BYTES = GIB
 TENSORS = 16
@@ -39,6 +41,8 @@ NAPPING_BYTES = 16 * MIB
 NAME = "measured"
 # By then a source that nobody disturbs has computed the checksums of `BYTES`.
 AHEAD_S = 3.0
+# How long others read before an update begins beside them.
+READ_S_BEFORE = 0.5
 
 
 @dataclass
@@ -165,7 +169,7 @@ def _measure_source(figures: Figures, at: Cluster, checkpoint: Path) -> None:
 
 
 @contextmanager
-def again_and_again(body: Callable[[], object]) -> Iterator[None]:
+def _again_and_again(body: Callable[[], object]) -> Iterator[None]:
     """Runs ``body`` in a thread, once and again until the context ends."""
     ended = threading.Event()
 
@@ -182,22 +186,32 @@ def again_and_again(body: Callable[[], object]) -> Iterator[None]:
         thread.join()
 
 
-def _measure_updates(figures: Figures, at: Cluster, engine: ReferenceEngine) -> None:
-    """Updates by the source of its own engine: alone, while it is read, beside mooncake alone."""
+def update_seconds(at: Cluster, engine: ReferenceEngine | TorchEngine, count: int = 1) -> Readings:
+    """Updates by the source of its own engine, in turns: one ``alone``, then ``count`` while it is
+    ``read``, in pulls that take ``pull``, and as many ``beside`` mooncake that reads other memory.
+    """
     seconds = Readings()
 
     def update() -> float:
         return float(at.source.update(NAME, engine)["seconds"])
 
+    def updates_beside(name: str, body: Callable[[], object]) -> None:
+        with _again_and_again(body):
+            time.sleep(READ_S_BEFORE)
+            for _ in range(count):
+                seconds.add(**{name: update()})
+
     update()
+    at.pull_seconds()
     for _ in range(at.rounds):
         seconds.add(alone=update())
-        with again_and_again(at.pull_seconds):
-            time.sleep(0.5)
-            seconds.add(read=update())
-        with again_and_again(lambda: at.ceiling.seconds(BYTES, BYTES // TENSORS)):
-            time.sleep(0.2)
-            seconds.add(beside=update())
+        updates_beside("read", lambda: seconds.add(pull=at.pull_seconds()))
+        updates_beside("beside", lambda: at.ceiling.seconds(BYTES, BYTES // TENSORS))
+    return seconds
+
+
+def _measure_updates(figures: Figures, at: Cluster, engine: ReferenceEngine) -> None:
+    seconds = update_seconds(at, engine)
     what = "an update by the source while it is read / alone; the reader computes here too"
     figures.add("source_update_ratio", seconds.ratio("read", "alone"), "x", what, **seconds.of)
     what = "the same while mooncake alone reads other memory"

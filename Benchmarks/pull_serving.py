@@ -15,46 +15,22 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from figures import Figures, median
 from host import conclude
 from measured_daemon import ReferenceEngine
-from pull import AHEAD_S, NAME, TENSORS, WORKERS, Cluster, Readings, again_and_again
+from pull import AHEAD_S, NAME, TENSORS, WORKERS, Cluster, update_seconds
 from pull_daemon import PullDaemon
 from sample_files import write_checkpoint
 from torch_engine_process import TorchEngine
 from transfer_ceiling import GIB, Ceiling
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 # Updates in each turn: one alone, so many beside readers.
 UPDATES = 3
-READ_S_BEFORE = 0.5
 
 
 def _measure(figures: Figures, at: Cluster, engine: ReferenceEngine | TorchEngine) -> None:
-    seconds = Readings()
-
-    def update() -> float:
-        return float(at.source.update(NAME, engine)["seconds"])
-
-    def pull() -> None:
-        seconds.add(pull=at.pull_seconds())
-
-    def updates_beside(name: str, body: Callable[[], object]) -> None:
-        with again_and_again(body):
-            time.sleep(READ_S_BEFORE)
-            for _ in range(UPDATES):
-                seconds.add(**{name: update()})
-
-    update()
-    at.pull_seconds()
-    for _ in range(at.rounds):
-        seconds.add(alone=update())
-        updates_beside("read", pull)
-        updates_beside("beside", lambda: at.ceiling.seconds(GIB, GIB // TENSORS))
+    seconds = update_seconds(at, engine, UPDATES)
     what = "an update by the source while it is read / alone"
     figures.add("serving_update_ratio", seconds.ratio("read", "alone"), "x", what, **seconds.of)
     what = "the same while mooncake alone reads other memory"
