@@ -17,9 +17,6 @@ struct PullRate: Sendable {
         byteCount > 0 ? byteCount / max(seconds, Self.secondsMin) : nil
     }
 
-    /// The endpoint has something to send again.
-    mutating func begin(at now: Double) { accountedSeconds = max(now, accountedSeconds) }
-
     /// A batch has ended well. What came before counts less by the time that it took, and half when that
     /// is `halfLife` seconds or more: alone it may have shared its time with another.
     mutating func end(_ batchByteCount: Int, at now: Double, halfLife: Double) {
@@ -30,6 +27,6 @@ struct PullRate: Sendable {
         skip(to: now)
     }
 
-    /// The time up to now says nothing: a batch has failed.
+    /// The time up to now says nothing: the endpoint had nothing to send, or a batch has failed.
     mutating func skip(to now: Double) { accountedSeconds = max(now, accountedSeconds) }
 }

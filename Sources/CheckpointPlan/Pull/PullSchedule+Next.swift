@@ -139,7 +139,7 @@ extension PullSchedule {
         for place in places { take(place) }
         let counts = senderCounts()
         if lanes[index].batches.isEmpty, let least = counts.min() {
-            lanes[index].rate.begin(at: seconds)
+            lanes[index].rate.skip(to: seconds)
             // The one with the same number is the nearest where hosts are built alike.
             let near = lanes[index].endpoint % receiverEndpointCount
             lanes[index].receiver =
