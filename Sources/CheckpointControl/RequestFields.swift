@@ -34,7 +34,7 @@ struct RequestFields {
     /// A count of at least one; absent and null are the same.
     mutating func optionalCount(_ name: String, max: Int) throws(ControlError) -> Int? {
         guard let value = values.removeValue(forKey: name), value != .null else { return nil }
-        guard case .integer(let count) = value, (1...max).contains(count) else {
+        guard case .integer(let integer) = value, let count = integer.value(in: 1...max) else {
             throw wrong(name, "an integer from 1 to \(max)", value)
         }
         return count
@@ -43,7 +43,7 @@ struct RequestFields {
     /// A place from zero on; absent and null are the same.
     mutating func optionalIndex(_ name: String, max: Int) throws(ControlError) -> Int? {
         guard let value = values.removeValue(forKey: name), value != .null else { return nil }
-        guard case .integer(let index) = value, (0...max).contains(index) else {
+        guard case .integer(let integer) = value, let index = integer.value(in: 0...max) else {
             throw wrong(name, "an integer from 0 to \(max)", value)
         }
         return index
@@ -56,7 +56,7 @@ struct RequestFields {
         guard let value = values.removeValue(forKey: name) else { return `default` }
         let seconds: Double? =
             switch value {
-            case .integer(let integer): Double(integer)
+            case .integer(let integer): integer.approximation
             case .number(let number): number
             case .null, .bool, .string, .array, .object: nil
             }
@@ -80,16 +80,20 @@ struct RequestFields {
         return result
     }
 
-    /// An array of integers; none where it is absent.
-    mutating func integers(_ name: String, countMax: Int) throws(ControlError) -> [Int] {
+    /// An array of integers of `range`; none where it is absent.
+    mutating func integers(_ name: String, in range: ClosedRange<Int>, countMax: Int)
+        throws(ControlError) -> [Int]
+    {
         guard let value = values.removeValue(forKey: name) else { return [] }
         var result: [Int] = []
         for (index, element) in try array(value, name, "integers", countMax: countMax).enumerated()
         {
-            guard case .integer(let integer) = element else {
-                throw wrong("\(name)[\(index)]", "an integer", element)
+            guard case .integer(let integer) = element, let value = integer.value(in: range) else {
+                throw wrong(
+                    "\(name)[\(index)]",
+                    "an integer from \(range.lowerBound) to \(range.upperBound)", element)
             }
-            result.append(integer)
+            result.append(value)
         }
         return result
     }

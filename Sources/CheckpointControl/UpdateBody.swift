@@ -5,6 +5,8 @@ import CheckpointModel
 struct UpdateBody {
     static let instanceCountMax = 1024
     static let rankCountMax = 65_536
+    /// GPUs are numbered from zero on.
+    private static let ranks = 0...(rankCountMax - 1)
     static let textByteCountMax = 4096
 
     let request: UpdateRequest
@@ -15,8 +17,10 @@ struct UpdateBody {
         var fields = body
         let updateURL = try fields.optionalString("update_url", byteCountMax: Self.textByteCountMax)
         let socket = try fields.optionalString("uds", byteCountMax: Self.textByteCountMax)
-        let ranks = try fields.integers("ranks", countMax: Self.rankCountMax)
-        let group = try fields.integers("inference_group_ranks", countMax: Self.rankCountMax)
+        let ranks = try fields.integers(
+            "ranks", in: Self.ranks, countMax: Self.rankCountMax)
+        let group = try fields.integers(
+            "inference_group_ranks", in: Self.ranks, countMax: Self.rankCountMax)
         let timeout = try fields.seconds(
             "timeout", default: UpdateRequest.timeoutSecondsDefault,
             max: UpdateRequest.timeoutSecondsMax)
@@ -66,14 +70,14 @@ struct UpdateBody {
         let url = try fields.string("update_url", byteCountMax: textByteCountMax)
         let socket = try fields.optionalString("uds", byteCountMax: textByteCountMax)
         let workers = try fields.optionalCount("workers", max: rankCountMax)
-        let ranks = try fields.integers("ranks", countMax: rankCountMax)
+        let ranks = try fields.integers("ranks", in: Self.ranks, countMax: rankCountMax)
         try fields.finish()
-        guard Set(ranks).count == ranks.count, ranks.allSatisfy({ $0 >= 0 }),
+        guard Set(ranks).count == ranks.count,
             ranks.isEmpty || workers ?? ranks.count == ranks.count
         else {
             throw .invalid(
                 "the field \"ranks\" of an instance has to name the GPU of each of its workers "
-                    + "once, from zero on, got \(ranks.prefix(64))")
+                    + "once, got \(ranks.prefix(64))")
         }
         return EngineInstance(
             updateURL: url, unixSocketPath: socket,
@@ -91,9 +95,9 @@ struct UpdateBody {
                 throw .invalid(
                     "the fields \"update_url\" and \"instances\" exclude each other: keep one")
             }
-            guard Set(group).count == group.count, group.allSatisfy({ $0 >= 0 }) else {
+            guard Set(group).count == group.count else {
                 throw .invalid(
-                    "the field \"inference_group_ranks\" has to name each rank once, from zero on, "
+                    "the field \"inference_group_ranks\" has to name each rank once, "
                         + "got \(group.prefix(64))")
             }
             return [

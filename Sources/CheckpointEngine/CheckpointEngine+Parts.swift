@@ -107,11 +107,16 @@ extension RegisteredCheckpoint {
             }
             shards += checkpoint.catalog.shards
         }
-        let catalog = Catalog(shards: shards, tensors: tensors)
+        let catalog: Catalog
+        do throws(Catalog.Flaw) {
+            catalog = try Catalog(shards: shards, tensors: tensors)
+        } catch {
+            throw EngineError(.invalidCheckpoint, "the parts do not make one checkpoint: \(error)")
+        }
         let plan = UpdatePlan(catalog: catalog, bucketByteCountMax: bucketByteCountMax)
         return RegisteredCheckpoint(
             shards: parts.flatMap(\.checkpoint.shards),
-            catalog: Catalog(shards: shards, tensors: plan.order.map { tensors[$0] }),
+            catalog: catalog.ordered(plan.order),
             locations: parts.flatMap(\.checkpoint.locations),
             pins: parts.flatMap(\.checkpoint.pins), segments: [], buckets: plan.buckets,
             seconds: parts.reduce(0) { $0 + $1.checkpoint.seconds },

@@ -60,8 +60,14 @@ extension CheckpointEngine {
                 )
             }
         }
-        let catalog = Catalog(
-            shards: [Catalog.Shard(name: "ring", byteCount: ring.byteCount)], tensors: tensors)
+        let catalog: Catalog
+        do throws(Catalog.Flaw) {
+            catalog = try Catalog(
+                shards: [Catalog.Shard(name: "ring", byteCount: ring.byteCount)], tensors: tensors)
+        } catch {
+            pool.release([segment], retains: false)
+            throw EngineError(.sourceFailed, "what the sources have cannot pass through: \(error)")
+        }
         let passing = PassingCheckpoint(ring: ring)
         let registered = try await registered(
             catalog, [segment], feed: PullFeed(order: ring.order), passing: passing)

@@ -1,5 +1,6 @@
 import CheckpointHosts
 import CheckpointJSON
+import CheckpointModel
 
 /// What a host tells the others at the begin of an update.
 struct HostOffer {
@@ -48,8 +49,8 @@ struct HostOffer {
             nonce = try reader.string("nonce")
             digest = try reader.string("digest")
             unionKey = try reader.string("union")
-            gpuCount = try reader.integer("gpus")
-            freeByteCount = try reader.integer("free")
+            gpuCount = try reader.integer("gpus", in: 0...4096)
+            freeByteCount = try reader.integer("free", in: ByteCount.range)
             rails = try reader.string("rails")
             try reader.finish()
         } catch {

@@ -1,4 +1,5 @@
 import CheckpointJSON
+import CheckpointModel
 
 extension MetasDocument {
     static let byteCountMax = 1 << 30
@@ -77,7 +78,9 @@ extension MetasDocument.Buffer {
             }
             metas.append(try MetasDocument.Parameter(parameter))
         }
-        self.init(metas: metas, ptr: try reader.integer("ptr"), size: try reader.integer("size"))
+        self.init(
+            metas: metas, ptr: try reader.integer("ptr", in: 0...(1 << 62)),
+            size: try reader.integer("size", in: ByteCount.range))
     }
 }
 
@@ -86,13 +89,13 @@ extension MetasDocument.Parameter {
         var reader = JSONObjectReader(object)
         var shape: [Int] = []
         for value in try reader.array("shape") {
-            guard case .integer(let dimension) = value, dimension >= 0 else {
-                throw JSONError(.unexpectedKind, "a dimension is no number from 0 on")
-            }
+            guard case .integer(let integer) = value,
+                let dimension = integer.value(in: 0...Int.max)
+            else { throw JSONError(.unexpectedKind, "a dimension is no number from 0 on") }
             shape.append(dimension)
         }
         self.init(
             name: try reader.string("name"), dtype: try reader.string("dtype"), shape: shape,
-            alignedSize: try reader.integer("aligned_size"))
+            alignedSize: try reader.integer("aligned_size", in: ByteCount.range))
     }
 }

@@ -38,12 +38,16 @@ extension MetasDocument {
                     Catalog.Shard(name: "rank-\(number)-\(shards.count)", byteCount: buffer.size))
             }
         }
+        let catalog: Catalog
+        do throws(Catalog.Flaw) {
+            catalog = try Catalog(shards: shards, tensors: tensors)
+        } catch {
+            throw EngineError(.invalidArgument, "the metas are impossible: \(error)")
+        }
         // The order alone is wanted; the size of buckets has no part in it.
-        let order = UpdatePlan(
-            catalog: Catalog(shards: shards, tensors: tensors), bucketByteCountMax: 1
-        ).order
+        let order = UpdatePlan(catalog: catalog, bucketByteCountMax: 1).order
         return (
-            Catalog(shards: shards, tensors: order.map { tensors[$0] }),
+            catalog.ordered(order),
             addresses.sorted { $0.key < $1.key }.map {
                 MemorySource(session: $0.key, addresses: $0.value)
             }

@@ -41,9 +41,7 @@ struct Registration: Sendable {
         let plan = UpdatePlan(catalog: source.catalog, bucketByteCountMax: bucketByteCountMax)
         return RegisteredCheckpoint(
             shards: shards,
-            catalog: Catalog(
-                shards: source.catalog.shards,
-                tensors: plan.order.map { source.catalog.tensors[$0] }),
+            catalog: source.catalog.ordered(plan.order),
             locations: locations, pins: pins, segments: segments, buckets: plan.buckets,
             seconds: progress.start.duration(to: .now).inSeconds,
             digest: String(plan.digest, radix: 16))

@@ -102,16 +102,23 @@ extension UpdateJob {
         let catalogs = try bodies.enumerated().map { host, body in
             host == group.rank ? registered.catalog.tensors : try CatalogMessage.rows(of: body)
         }
+        let union: HostUnion
         do throws(HostUnion.Conflict) {
-            let union = try HostUnion(catalogs: catalogs, host: group.rank)
-            registered.plans.keep(union, key: key)
-            return union
+            union = try HostUnion(catalogs: catalogs, host: group.rank)
         } catch {
             throw EngineError(
                 .invalidCheckpoint,
                 "the hosts \(error.hosts) have the tensor \(error.name) with different types or "
                     + "shapes; register parts of one checkpoint on all hosts")
         }
+        guard ByteCount.sum(union.tensors.lazy.map(\.range.byteCount)) != nil else {
+            throw EngineError(
+                .hostFailed,
+                "the hosts together name more than \(ByteCount.range.upperBound) bytes: the catalog of "
+                    + "one of them is wrong")
+        }
+        registered.plans.keep(union, key: key)
+        return union
     }
 
     /// Compares the plans before anything moves; host 0 names new rails where they are needed.

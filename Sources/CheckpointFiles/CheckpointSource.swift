@@ -41,7 +41,12 @@ public struct CheckpointSource: Hashable, Sendable {
                 name: String(shard.path.split(separator: "/").last ?? ""),
                 byteCount: shard.dataByteCount)
         }
-        return CheckpointSource(
-            shards: shards, catalog: Catalog(shards: described, tensors: tensors))
+        do throws(Catalog.Flaw) {
+            return CheckpointSource(
+                shards: shards, catalog: try Catalog(shards: described, tensors: tensors))
+        } catch {
+            throw FilesError(
+                .malformed, paths[0], "the files make no checkpoint", cause: "\(error)")
+        }
     }
 }

@@ -80,7 +80,7 @@ struct SafetensorsHeaderParser {
                     description:
                         "an array has more than \(SafetensorsHeader.dimensionCountMax) numbers")
             }
-            integers.append(try cursor.readInteger())
+            integers.append(try cursor.readInteger(in: 0...Int.max))
         }
         return integers
     }

@@ -7,6 +7,8 @@ extension HostMessage {
     private static let header = JSONLimits(
         byteCountMax: 1 << 20, depthMax: 3, stringByteCountMax: 256 << 10)
     private static let lengthByteCount = 4
+    /// Hosts and versions; which of them there can be is checked where the group is known.
+    private static let numbers = 0...(1 << 20)
 
     init(frame: [UInt8]) throws(HostError) {
         guard frame.count >= Self.lengthByteCount else { throw Self.violation("a short frame") }
@@ -35,10 +37,11 @@ extension HostMessage {
         switch try reader.string("type") {
         case "hello":
             guard try reader.string("protocol") == protocolName,
-                try reader.integer("version") == version
+                try reader.integer("version", in: numbers) == version
             else { throw JSONError(.unexpectedKind, "another protocol or version", at: 0) }
             return .hello(
-                host: try reader.integer("host"), hostCount: try reader.integer("hosts"),
+                host: try reader.integer("host", in: numbers),
+                hostCount: try reader.integer("hosts", in: numbers),
                 name: try reader.string("name"), token: try reader.string("token"))
         case "welcome":
             return .welcome(
@@ -55,7 +58,7 @@ extension HostMessage {
             return .all(key: key, payloads: try split(payload, try reader.array("lengths")))
         case "end":
             return .end(
-                scope: try reader.string("scope"), host: try reader.integer("host"),
+                scope: try reader.string("scope"), host: try reader.integer("host", in: numbers),
                 reason: try reader.string("reason"))
         case "ping": return .ping
         case let type: throw JSONError(.unexpectedKind, "an unknown type \(type)", at: 0)
@@ -68,7 +71,9 @@ extension HostMessage {
         var rest = payload[...]
         var parts: [[UInt8]] = []
         for length in lengths {
-            guard case .integer(let count) = length, (0...rest.count).contains(count) else {
+            guard case .integer(let integer) = length,
+                let count = integer.value(in: 0...rest.count)
+            else {
                 throw JSONError(.unexpectedKind, "a length that does not fit", at: 0)
             }
             parts.append(Array(rest.prefix(count)))

@@ -3,8 +3,17 @@ extension JSONCursor {
     /// No number that a double or an `Int` can tell apart needs more.
     static let numberByteCountMax = 400
 
-    /// An integer that fits an `Int`. One with a fraction or an exponent is refused, and so is `-0`.
-    public mutating func readInteger() throws(JSONError) -> Int {
+    /// An integer of `range`. One with a fraction or an exponent is refused, and so is `-0`.
+    public mutating func readInteger(in range: ClosedRange<Int>) throws(JSONError) -> Int {
+        let start = byteOffset
+        let value = try readInteger()
+        guard range.contains(value) else {
+            throw JSONError(.numberRange, JSONError.outside(range, "\(value)"), at: start)
+        }
+        return value
+    }
+
+    private mutating func readInteger() throws(JSONError) -> Int {
         try require(.number)
         let start = byteOffset
         let isNegative = current == ASCII.minus

@@ -34,6 +34,11 @@ public struct JSONError: Error, Sendable, Hashable, CustomStringConvertible {
         self.byteOffset = byteOffset
     }
 
+    /// What is said of an integer that lies outside of `range`.
+    static func outside(_ range: ClosedRange<Int>, _ got: String) -> String {
+        "expected an integer from \(range.lowerBound) to \(range.upperBound), got \(got)"
+    }
+
     public var description: String {
         guard let byteOffset else { return message }
         return "\(message) (byte \(byteOffset))"

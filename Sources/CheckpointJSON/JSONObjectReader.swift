@@ -17,9 +17,16 @@ public struct JSONObjectReader: Sendable {
         return value
     }
 
-    /// An integer that fits an `Int`; its range is the caller's to check.
-    public mutating func integer(_ key: String) throws(JSONError) -> Int {
-        guard case .integer(let value) = try value(key) else { throw wrong(key, "an integer") }
+    /// An integer of `range`, which the caller chooses so that what it does with the number fits an `Int`.
+    public mutating func integer(_ key: String, in range: ClosedRange<Int>) throws(JSONError) -> Int
+    {
+        guard case .integer(let integer) = try value(key) else { throw wrong(key, "an integer") }
+        guard let value = integer.value(in: range) else {
+            throw JSONError(
+                .numberRange,
+                "the key \(JSONError.quoted(key)): \(JSONError.outside(range, integer.description))"
+            )
+        }
         return value
     }
 

@@ -3,12 +3,15 @@ public enum JSONValue: Sendable, Hashable {
     case null
     case bool(Bool)
     /// A number that is written without fraction and exponent and fits an `Int`.
-    case integer(Int)
+    case integer(JSONInteger)
     /// Any other finite number.
     case number(Double)
     case string(String)
     case array([JSONValue])
     case object(JSONObject)
+
+    /// An integer of our own, to be written.
+    public static func integer(_ value: Int) -> JSONValue { .integer(JSONInteger(value)) }
 
     /// Parses a whole text: one value, with white space around it at most. Throws for syntax errors,
     /// duplicate keys and everything outside the limits.
@@ -73,7 +76,7 @@ extension JSONCursor {
     private mutating func readNumberValue() throws(JSONError) -> JSONValue {
         let start = byteOffset
         let token = try readNumberToken()
-        if token.isInteger, let integer = Int(token.text) { return .integer(integer) }
+        if token.isInteger, let integer = Int(token.text) { return .integer(JSONInteger(integer)) }
         guard let number = Double(token.text), number.isFinite else {
             throw JSONError(.numberRange, "the number \(token.text) is too large", at: start)
         }

@@ -56,7 +56,7 @@ public struct JSONWriter: Sendable {
         switch value {
         case .null: null()
         case .bool(let flag): boolean(flag)
-        case .integer(let integer): self.integer(integer)
+        case .integer(let integer): integer.write(to: &self)
         case .number(let number): self.number(number)
         case .string(let text): string(text)
         case .array(let elements):

@@ -3,10 +3,11 @@ public struct ByteRange: Hashable, Sendable {
     public let offset: Int
     public let byteCount: Int
 
-    /// Fails when either number is negative or their sum does not fit an `Int`.
+    /// Fails when either number is negative or the end lies behind what a ``ByteCount`` can be.
     public init?(offset: Int, byteCount: Int) {
-        guard offset >= 0, byteCount >= 0 else { return nil }
-        guard !offset.addingReportingOverflow(byteCount).overflow else { return nil }
+        guard let start = ByteCount(offset), let count = ByteCount(byteCount),
+            start.adding(count) != nil
+        else { return nil }
         self.offset = offset
         self.byteCount = byteCount
     }

@@ -20,13 +20,13 @@ public struct Shape: Hashable, Sendable {
         return count
     }
 
-    /// Bytes of a dense tensor of this shape; `nil` when they do not fit an `Int` or when packed
-    /// elements do not fill whole bytes.
+    /// Bytes of a dense tensor of this shape; `nil` when there are more than a ``ByteCount`` can be or when
+    /// packed elements do not fill whole bytes.
     public func byteCount(of dtype: DType) -> Int? {
         guard let elements = elementCount else { return nil }
         let (bits, overflow) = elements.multipliedReportingOverflow(by: dtype.bitWidth)
         guard !overflow, bits % 8 == 0 else { return nil }
-        return bits / 8
+        return ByteCount(bits / 8)?.value
     }
 }
 

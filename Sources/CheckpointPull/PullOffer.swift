@@ -113,8 +113,14 @@ public struct PullOffer: Sendable {
         let shards = lease.shardByteCounts.enumerated().map { index, byteCount in
             Catalog.Shard(name: "shard-\(index)", byteCount: byteCount)
         }
+        let catalog: Catalog
+        do throws(Catalog.Flaw) {
+            catalog = try Catalog(shards: shards, tensors: tensors)
+        } catch {
+            throw .refused("\(source) sent an impossible catalog: \(error)")
+        }
         return PullOffer(
-            catalog: Catalog(shards: shards, tensors: tensors), order: order,
+            catalog: catalog, order: order,
             digest: lease.digest, memory: [], request: request, client: client)
     }
 }

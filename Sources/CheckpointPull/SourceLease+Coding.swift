@@ -1,4 +1,6 @@
 public import CheckpointJSON
+import CheckpointModel
+import CheckpointPlan
 
 /// The JSON of `docs/http-api.md`, written by a source and read by whoever reads from it.
 extension LeaseState {
@@ -53,7 +55,8 @@ extension LeaseState {
     init(_ reader: inout JSONObjectReader) throws(JSONError) {
         let left = try reader.value("expires_in")
         switch left {
-        case .integer(let seconds) where seconds >= 0: secondsLeft = Double(seconds)
+        case .integer(let seconds) where seconds.approximation >= 0:
+            secondsLeft = seconds.approximation
         case .number(let seconds) where seconds >= 0: secondsLeft = seconds
         default: throw LeaseText.wrong("expires_in", "seconds from 0 on")
         }
@@ -84,8 +87,9 @@ extension LeaseState {
         }
         return try elements.map { element throws(JSONError) in
             guard case .array(let pair) = element, pair.count == 2,
-                case .integer(let first) = pair[0], case .integer(let count) = pair[1],
-                first >= 0, count > 0, !first.addingReportingOverflow(count).overflow
+                case .integer(let place) = pair[0], case .integer(let length) = pair[1],
+                let first = place.value(in: 0...ChunkGrid.countMax),
+                let count = length.value(in: 1...ChunkGrid.countMax)
             else { throw LeaseText.wrong("arrived", "pairs of a place and a count") }
             return first..<(first + count)
         }
@@ -108,9 +112,9 @@ extension SourceEndpoint {
         var reader = JSONObjectReader(object)
         session = try reader.string("session")
         addresses = try reader.array("addresses").map { value throws(JSONError) in
-            guard case .integer(let address) = value, address >= 0 else {
-                throw LeaseText.wrong("addresses", "addresses")
-            }
+            guard case .integer(let integer) = value,
+                let address = integer.value(in: SourceEndpoint.addressRange)
+            else { throw LeaseText.wrong("addresses", "addresses") }
             return UInt(address)
         }
         try reader.finish()
@@ -146,23 +150,23 @@ extension SourceLease {
     /// Reads it.
     public init(_ bytes: [UInt8]) throws(JSONError) {
         var reader = try LeaseText.reader(bytes)
-        guard try reader.integer("version") == Self.version else {
+        guard try reader.integer("version", in: 0...Int.max) == Self.version else {
             throw LeaseText.wrong("version", "\(Self.version)")
         }
         id = try reader.string("lease")
         incarnation = try reader.string("incarnation")
         digest = try reader.string("digest")
-        chunkByteCount = try reader.integer("chunk_bytes")
+        chunkByteCount = try reader.integer("chunk_bytes", in: ChunkGrid.chunkByteCountRange)
         shardByteCounts = try reader.array("shard_bytes").map { value throws(JSONError) in
-            guard case .integer(let count) = value, count >= 0 else {
-                throw LeaseText.wrong("shard_bytes", "byte counts")
-            }
+            guard case .integer(let integer) = value,
+                let count = integer.value(in: ByteCount.range)
+            else { throw LeaseText.wrong("shard_bytes", "byte counts") }
             return count
         }
         state = try LeaseState(&reader)
         try reader.finish()
         guard state.names(shardByteCounts.count), shardByteCounts.count <= Self.shardCountMax,
-            chunkByteCount > 0, !id.isEmpty,
+            !id.isEmpty,
             id.utf8.allSatisfy(LeaseText.isAllowedInID)
         else { throw LeaseText.wrong("lease", "a lease with one address for each shard") }
     }

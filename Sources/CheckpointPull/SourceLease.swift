@@ -1,5 +1,8 @@
 /// One of a source's transfer engines; each has all shards.
 public struct SourceEndpoint: Hashable, Sendable {
+    /// The addresses that a process can have; offsets in a shard find room behind them.
+    static let addressRange = 0...(1 << 62)
+
     /// Where it is reached, "host:port".
     public let session: String
     /// The address of each shard's data section in it.

@@ -26,7 +26,10 @@ public enum RandomCatalog {
         let shards = ends.enumerated().map { index, end in
             Catalog.Shard(name: "model-\(index).safetensors", byteCount: end)
         }
-        return Catalog(shards: shards, tensors: tensors)
+        guard let catalog = try? Catalog(shards: shards, tensors: tensors) else {
+            preconditionFailure("shards end where their last tensor does")
+        }
+        return catalog
     }
 
     /// Up to three dimensions; the last one makes packed types fill whole bytes.

@@ -27,6 +27,9 @@ enum AgentMessage: Sendable, Hashable {
         byteCountMax: 1 << 16, depthMax: 2, stringByteCountMax: 1 << 14)
     /// The most bytes of a line that can be one.
     static var byteCountMax: Int { limits.byteCountMax }
+    private static let ids = 0...Int.max
+    /// Those of a process: room is left for offsets.
+    private static let addresses = 1...(1 << 62)
     /// No transfer takes so long: a century.
     private static let secondsMax = 3.2e9
 
@@ -74,16 +77,12 @@ enum AgentMessage: Sendable, Hashable {
         if object["error"] != nil {
             let text = try reader.string("error")
             if case .null = try reader.value("id") { return .refusal(id: nil, text) }
-            return .refusal(id: try reader.integer("id"), text)
+            return .refusal(id: try reader.integer("id", in: ids), text)
         }
-        let id = try reader.integer("id")
+        let id = try reader.integer("id", in: ids)
         var answer = Answer()
         if object["address"] != nil {
-            let address = try reader.integer("address")
-            guard address > 0 else {
-                throw JSONError(.numberRange, "the address \(address) is none")
-            }
-            answer.address = UInt(address)
+            answer.address = UInt(try reader.integer("address", in: addresses))
         }
         if object["seconds"] != nil { answer.seconds = try seconds(&reader) }
         return .answer(id: id, answer)
@@ -92,7 +91,7 @@ enum AgentMessage: Sendable, Hashable {
     private static func seconds(_ reader: inout JSONObjectReader) throws(JSONError) -> Double {
         let seconds: Double
         switch try reader.value("seconds") {
-        case .integer(let integer): seconds = Double(integer)
+        case .integer(let integer): seconds = integer.approximation
         case .number(let number): seconds = number
         case .null, .bool, .string, .array, .object:
             throw JSONError(.unexpectedKind, "the seconds are not a number")

@@ -113,16 +113,19 @@ struct JSONObjectReaderTests {
     @Test func readsExactlyTheFields() throws {
         var reader = try reader(#"{"name":"a","count":3,"list":[1]}"#)
         #expect(try reader.string("name") == "a")
-        #expect(try reader.integer("count") == 3)
+        #expect(try reader.integer("count", in: 0...9) == 3)
         #expect(throws: JSONError.self) { try reader.finish() }
         #expect(try reader.array("list") == [.integer(1)])
         try reader.finish()
     }
 
     @Test func refusesMissingAndWrongKinds() throws {
-        var reader = try reader(#"{"name":1,"flag":true}"#)
+        var reader = try reader(#"{"name":1,"flag":true,"count":3}"#)
         #expect(throws: JSONError.self) { try reader.string("other") }
         #expect(throws: JSONError.self) { try reader.string("name") }
-        #expect(throws: JSONError.self) { try reader.integer("flag") }
+        #expect(throws: JSONError.self) { try reader.integer("flag", in: 0...9) }
+        let outside = #expect(throws: JSONError.self) { try reader.integer("count", in: 4...9) }
+        #expect(
+            outside?.description == "the key \"count\": expected an integer from 4 to 9, got 3")
     }
 }

@@ -9,10 +9,10 @@ struct CatalogTests {
                 name: "t\(index)", dtype: type.0, shape: try #require(Shape([type.1 * 8])),
                 shard: 0, range: try #require(ByteRange(offset: index * 12, byteCount: type.1)))
         }
-        let catalog = Catalog(shards: [.init(name: "m", byteCount: 40)], tensors: tensors)
+        let catalog = try Catalog(shards: [.init(name: "m", byteCount: 40)], tensors: tensors)
         #expect(catalog.byteCount == 15)
         #expect(catalog.countByDType == [.bf16: 2, .f4: 1])
-        #expect(Catalog(shards: [], tensors: []).countByDType.isEmpty)
+        #expect(try Catalog(shards: [], tensors: []).countByDType.isEmpty)
     }
 
     @Test func cpuWorkersAreNamedByTheirRank() {
@@ -38,13 +38,65 @@ struct CatalogTests {
 
     @Test func limitsOfShapesAndRanges() {
         #expect(Shape([Int.max])?.elementCount == Int.max)
-        #expect(Shape([Int.max / 8])?.byteCount(of: .u8) == Int.max / 8)
+        #expect(Shape([1 << 56])?.byteCount(of: .u8) == 1 << 56)
+        #expect(Shape([1 << 56 + 1])?.byteCount(of: .u8) == nil)
         #expect(Shape([1 << 31, 1 << 31])?.byteCount(of: .u8) == nil)
         #expect(Shape([2, 2])?.byteCount(of: .f6e3m2) == 3)
         #expect(Shape([2])?.byteCount(of: .f6e3m2) == nil)
         #expect(Shape([0])?.byteCount(of: .f4) == 0)
         #expect(Shape([])?.byteCount(of: .f4) == nil)
-        #expect(ByteRange(offset: Int.max, byteCount: 0)?.end == Int.max)
-        #expect(ByteRange(offset: 0, byteCount: Int.max)?.end == Int.max)
+        #expect(ByteRange(offset: 1 << 56, byteCount: 0)?.end == 1 << 56)
+        #expect(ByteRange(offset: 1 << 55, byteCount: 1 << 55)?.end == 1 << 56)
+        #expect(ByteRange(offset: 1 << 56, byteCount: 1) == nil)
+        #expect(ByteRange(offset: Int.max, byteCount: Int.max) == nil)
+    }
+
+    @Test func countsOfBytesStayCountable() {
+        let largest = ByteCount.range.upperBound
+        #expect(ByteCount(-1) == nil && ByteCount(largest + 1) == nil)
+        #expect(ByteCount(largest)?.adding(.zero)?.value == largest)
+        #expect(ByteCount(largest)?.adding(ByteCount(1) ?? .zero) == nil)
+        #expect(ByteCount(3)?.multiplied(by: 7)?.value == 21)
+        #expect(ByteCount(largest)?.multiplied(by: Int.max) == nil)
+        #expect(ByteCount(1)?.multiplied(by: -1) == nil)
+        #expect(ByteCount.sum([largest - 5, 5])?.value == largest)
+        #expect(ByteCount.sum(Array(repeating: (1 << 60) - 1, count: 9)) == nil)
+        #expect(ByteCount.sum([largest, 1]) == nil && ByteCount.sum([5, -1]) == nil)
+    }
+
+    @Test(arguments: [
+        // Nine of them are more than an `Int` holds.
+        ([1 << 60, 1 << 60], [(0, 0, 8)], "shards have more than"),
+        ([40], [(1, 0, 8)], "lies outside of its shard 1"),
+        ([40], [(-1, 0, 8)], "lies outside of its shard -1"),
+        ([40], [(0, 33, 8)], "lies outside of its shard 0"),
+        ([1 << 56], [(0, 0, 1 << 56), (0, 0, 1)], "tensors have more than"),
+    ])
+    func catalogsThatCannotBeAreRefused(
+        _ shards: [Int], _ tensors: [(shard: Int, offset: Int, byteCount: Int)], _ why: String
+    ) throws {
+        let entries = try tensors.enumerated().map { index, tensor in
+            TensorEntry(
+                name: "t\(index)", dtype: .u8, shape: try #require(Shape([tensor.byteCount])),
+                shard: tensor.shard,
+                range: try #require(
+                    ByteRange(offset: tensor.offset, byteCount: tensor.byteCount)))
+        }
+        let flaw = #expect(throws: Catalog.Flaw.self) {
+            try Catalog(shards: shards.map { .init(name: "m", byteCount: $0) }, tensors: entries)
+        }
+        #expect(flaw?.description.contains(why) == true)
+    }
+
+    @Test func anotherOrderKeepsTheBytes() throws {
+        let tensors = try (0..<3).map { index in
+            TensorEntry(
+                name: "t\(index)", dtype: .u8, shape: try #require(Shape([index])), shard: 0,
+                range: try #require(ByteRange(offset: index, byteCount: index)))
+        }
+        let catalog = try Catalog(shards: [.init(name: "m", byteCount: 4)], tensors: tensors)
+        let ordered = catalog.ordered([2, 0, 1])
+        #expect(ordered.tensors.map(\.name) == ["t2", "t0", "t1"])
+        #expect(ordered.byteCount == 3 && ordered.shards == catalog.shards)
     }
 }

@@ -46,7 +46,7 @@ struct DeliveryOrderTests {
                 name: name, dtype: .u8, shape: try #require(Shape([1])), shard: 0,
                 range: try #require(ByteRange(offset: index, byteCount: 1)))
         }
-        return Catalog(shards: [.init(name: "m", byteCount: names.count)], tensors: tensors)
+        return try Catalog(shards: [.init(name: "m", byteCount: names.count)], tensors: tensors)
     }
 
     @Test(arguments: 0..<60 as Range<UInt64>)
@@ -97,7 +97,7 @@ struct DeliveryOrderTests {
                     name: name, dtype: dtype, shape: shape, shard: 0,
                     range: try #require(ByteRange(offset: offset, byteCount: byteCount)))
             }
-            let catalog = Catalog(shards: [.init(name: "m", byteCount: 2000)], tensors: entries)
+            let catalog = try Catalog(shards: [.init(name: "m", byteCount: 2000)], tensors: entries)
             return UpdatePlan(catalog: catalog, bucketByteCountMax: limit).digest
         }
         let all = [
@@ -109,8 +109,8 @@ struct DeliveryOrderTests {
         #expect(try digest() == all[0])
     }
 
-    @Test func aCatalogOfNothingHasNoBucket() {
-        let plan = UpdatePlan(catalog: Catalog(shards: [], tensors: []), bucketByteCountMax: 1)
+    @Test func aCatalogOfNothingHasNoBucket() throws {
+        let plan = UpdatePlan(catalog: try Catalog(shards: [], tensors: []), bucketByteCountMax: 1)
         #expect(plan.order.isEmpty && plan.buckets.isEmpty && plan.byteCount == 0)
     }
 

@@ -53,7 +53,7 @@ struct GatherPlanTests {
                 name: "\(index)", dtype: .u8, shape: try #require(Shape([count])), shard: 0,
                 range: try #require(ByteRange(offset: offset, byteCount: count)))
         }
-        let catalog = Catalog(
+        let catalog = try Catalog(
             shards: [Catalog.Shard(name: "a", byteCount: offset)], tensors: tensors)
         let budget = try RingBudget(
             byteCount: offset, largestByteCount: 200 << 10, slotByteCountMax: 256 << 10,
@@ -92,7 +92,8 @@ struct GatherPlanTests {
     @Test func anEmptyCatalogHasNoBuckets() throws {
         let budget = try RingBudget(
             byteCount: 0, largestByteCount: 0, slotByteCountMax: 1 << 20, freeByteCount: 1 << 30)
-        #expect(GatherPlan(catalog: Catalog(shards: [], tensors: []), budget: budget).buckets == [])
+        #expect(
+            GatherPlan(catalog: try Catalog(shards: [], tensors: []), budget: budget).buckets == [])
     }
 }
 

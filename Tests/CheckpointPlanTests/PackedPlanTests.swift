@@ -19,9 +19,9 @@ struct PackedPlanTests {
         return chunks.filter { !$0.isEmpty }
     }
 
-    private static func catalog(_ generator: inout SeededGenerator) -> Catalog {
+    private static func catalog(_ generator: inout SeededGenerator) throws -> Catalog {
         let all = RandomCatalog.make(tensorCount: 300, shardCount: 4, using: &generator)
-        return Catalog(
+        return try Catalog(
             shards: all.shards, tensors: all.tensors.filter { $0.dtype.bitWidth % 8 == 0 })
     }
 
@@ -29,7 +29,7 @@ struct PackedPlanTests {
     func receiversCutOutWhatWasPacked(_ limit: Int) throws {
         let seed = UInt64.random(in: 0 ... .max)
         var generator = SeededGenerator(seed: seed)
-        let catalog = Self.catalog(&generator)
+        let catalog = try Self.catalog(&generator)
         let plan = try PackedPlan(catalog: catalog, chunkByteCount: limit)
         #expect(plan.order.sorted() == Array(catalog.tensors.indices), "seed \(seed)")
         let sizes = plan.order.map { catalog.tensors[$0].range.byteCount }
@@ -63,7 +63,7 @@ struct PackedPlanTests {
         let tensor = TensorEntry(
             name: "quarter", dtype: .f4, shape: try #require(Shape([4])), shard: 0,
             range: try #require(ByteRange(offset: 0, byteCount: 2)))
-        let catalog = Catalog(shards: [.init(name: "a", byteCount: 2)], tensors: [tensor])
+        let catalog = try Catalog(shards: [.init(name: "a", byteCount: 2)], tensors: [tensor])
         let error = try #require(throws: PackedPlan.UnsupportedTensor.self) {
             try PackedPlan(catalog: catalog, chunkByteCount: 100)
         }

@@ -46,7 +46,7 @@ struct UpdatePlanTests {
             name: old.name + "x", dtype: old.dtype, shape: old.shape, shard: old.shard,
             range: old.range)
         let renamed = UpdatePlan(
-            catalog: Catalog(shards: catalog.shards, tensors: tensors), bucketByteCountMax: 500)
+            catalog: try Catalog(shards: catalog.shards, tensors: tensors), bucketByteCountMax: 500)
         #expect(plan.digest != renamed.digest, "seed \(seed)")
     }
 
@@ -84,6 +84,6 @@ struct UpdatePlanTests {
                 name: name, dtype: .u8, shape: try #require(Shape([byteCount])), shard: 0,
                 range: try #require(ByteRange(offset: offset, byteCount: byteCount)))
         }
-        return Catalog(shards: [.init(name: "m", byteCount: offset)], tensors: tensors)
+        return try Catalog(shards: [.init(name: "m", byteCount: offset)], tensors: tensors)
     }
 }

@@ -7,6 +7,8 @@ public struct ChunkGrid: Hashable, Sendable {
     public static let chunkByteCountDefault = 1 << 20
     /// More chunks are refused: tables of them would not find room in memory.
     public static let countMax = 1 << 26
+    /// What a chunk may be made of: it is read, checked and sent as a whole.
+    public static let chunkByteCountRange = 1...(1 << 30)
 
     /// Bytes of every chunk but the last of a shard.
     public let chunkByteCount: Int
@@ -15,17 +17,15 @@ public struct ChunkGrid: Hashable, Sendable {
     /// The first chunk of each shard, and the count of all chunks at the end.
     private let starts: [Int]
 
-    /// Fails when a number is negative, a chunk has no bytes, the bytes of all shards do not fit an
-    /// `Int`, or there are more than ``countMax`` chunks. An empty shard has no chunk.
+    /// Fails when the chunks have another size than ``chunkByteCountRange``, the bytes of all shards are no
+    /// ``ByteCount``, or there are more than ``countMax`` chunks. An empty shard has no chunk.
     public init?(shardByteCounts: [Int], chunkByteCount: Int = Self.chunkByteCountDefault) {
-        guard chunkByteCount > 0 else { return nil }
+        guard Self.chunkByteCountRange.contains(chunkByteCount),
+            ByteCount.sum(shardByteCounts) != nil
+        else { return nil }
         var starts = [0]
         var count = 0
-        var byteCount = 0
         for shardByteCount in shardByteCounts {
-            let sum = byteCount.addingReportingOverflow(shardByteCount)
-            guard shardByteCount >= 0, !sum.overflow else { return nil }
-            byteCount = sum.partialValue
             let whole = shardByteCount / chunkByteCount
             count += whole + (shardByteCount % chunkByteCount > 0 ? 1 : 0)
             guard whole <= Self.countMax, count <= Self.countMax else { return nil }

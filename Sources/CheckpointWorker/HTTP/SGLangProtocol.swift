@@ -25,10 +25,8 @@ struct SGLangProtocol: EngineProtocol {
                     + "; or say how many it has", cause: answer.text)
         }
         func count(_ name: String) -> Int? {
-            guard case .integer(let count)? = object[name], (1...4096).contains(count) else {
-                return nil
-            }
-            return count
+            guard case .integer(let count)? = object[name] else { return nil }
+            return count.value(in: 1...4096)
         }
         guard count("dp_size") ?? 1 == 1 else {
             throw WorkerError(

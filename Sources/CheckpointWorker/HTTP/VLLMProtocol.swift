@@ -14,10 +14,9 @@ struct VLLMProtocol: EngineProtocol {
 
     /// All data-parallel ranks together.
     func workerCount(_ answer: EngineAnswer, of engine: EngineAddress) -> Int? {
-        guard answer.status == 200, case .integer(let count)? = answer.object?["world_size"],
-            (1...4096).contains(count)
+        guard answer.status == 200, case .integer(let count)? = answer.object?["world_size"]
         else { return nil }
-        return count
+        return count.value(in: 1...4096)
     }
 
     func updateCall(

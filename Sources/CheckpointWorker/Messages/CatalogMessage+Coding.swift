@@ -9,8 +9,8 @@ extension CatalogMessage {
         byteCountMax: 1 << 30, depthMax: 4, stringByteCountMax: 64 << 10)
 
     init(_ reader: inout MessageReader, body: [UInt8]) throws(WorkerError) {
-        let count = try reader.integer("tensors")
-        let byteCount = try reader.integer("bytes")
+        let count = try reader.integer("tensors", in: 0...Self.tensorCountMax)
+        let byteCount = try reader.integer("bytes", in: ByteCount.range)
         let memory = try Self.memory(try reader.array("segments"))
         let tensors = try Self.tensors(body, in: memory.rooms)
         self.init(memory: memory, tensors: tensors)
@@ -43,9 +43,9 @@ extension CatalogMessage {
     private static func fileSegment(_ object: JSONObject) throws(WorkerError) -> SegmentLocation {
         var reader = MessageReader(object)
         let path = try reader.string("path")
-        let inode = try reader.integer("inode")
-        let byteCount = try reader.integer("bytes")
-        let dataOffset = try reader.integer("data_offset")
+        let inode = try reader.integer("inode", in: 0...Int.max)
+        let byteCount = try reader.integer("bytes", in: ByteCount.range)
+        let dataOffset = try reader.integer("data_offset", in: ByteCount.range)
         try reader.finish()
         guard path.hasPrefix("/"), dataOffset <= byteCount else {
             throw MessageFrames.violation("the segment \(path) is impossible")
@@ -57,8 +57,8 @@ extension CatalogMessage {
     private static func deviceSegment(_ object: JSONObject) throws(WorkerError) -> DeviceSegment {
         var reader = MessageReader(object)
         let text = try reader.string("handle")
-        let byteCount = try reader.integer("bytes")
-        let dataOffset = try reader.integer("data_offset")
+        let byteCount = try reader.integer("bytes", in: ByteCount.range)
+        let dataOffset = try reader.integer("data_offset", in: ByteCount.range)
         try reader.finish()
         guard let handle = HexText.bytes(of: text),
             handle.count == DeviceSegment.handleByteCount, dataOffset <= byteCount
@@ -93,6 +93,10 @@ extension CatalogMessage {
         } catch {
             throw MessageFrames.violation("the catalog's body: \(error)")
         }
+        guard ByteCount.sum(tensors.lazy.map(\.range.byteCount)) != nil else {
+            throw MessageFrames.violation(
+                "the catalog's tensors have more than \(ByteCount.range.upperBound) bytes together")
+        }
         return tensors
     }
 
@@ -110,16 +114,15 @@ extension CatalogMessage {
         try cursor.beginArray()
         while try cursor.nextElement() {
             guard dimensions.count < dimensionCountMax else { return nil }
-            dimensions.append(try cursor.readInteger())
+            dimensions.append(try cursor.readInteger(in: 0...Int.max))
         }
         guard try cursor.nextElement() else { return nil }
-        let segment = try cursor.readInteger()
+        let segment = try cursor.readInteger(in: 0...tensorCountMax)
         guard try cursor.nextElement() else { return nil }
-        let offset = try cursor.readInteger()
+        let offset = try cursor.readInteger(in: ByteCount.range)
         guard try !cursor.nextElement(), let dtype, let shape = Shape(dimensions),
             let byteCount = shape.byteCount(of: dtype),
             let range = ByteRange(offset: offset, byteCount: byteCount),
-            segment >= 0,
             rooms.map({ $0.indices.contains(segment) && range.end <= $0[segment] }) ?? true
         else { return nil }
         return TensorEntry(

@@ -2,7 +2,12 @@ import CheckpointJSON
 
 /// What all messages share: one JSON object in frame 0, and limits.
 enum MessageFrames {
-    static let integerMax = (1 << 53) - 1
+    /// Places, counts and versions: far more than there are tensors.
+    static let places = 0...(1 << 31)
+    /// How long something took, or may take: a month at most, so that the sum over all buckets of an update
+    /// fits an `Int`.
+    static let milliseconds = 0...(31 * 86_400_000)
+    static let microseconds = 0...(31 * 86_400_000_000)
     static let header = JSONLimits(
         byteCountMax: 1 << 20, depthMax: 4, stringByteCountMax: 256 << 10)
 

@@ -13,16 +13,10 @@ struct MessageReader {
         do throws(JSONError) { return try reader.string(key) } catch { throw Self.violation(error) }
     }
 
-    /// An integer of the wire: 0 … 2^53 - 1.
-    mutating func integer(_ key: String) throws(WorkerError) -> Int {
-        let value: Int
-        do throws(JSONError) { value = try reader.integer(key) } catch {
+    mutating func integer(_ key: String, in range: ClosedRange<Int>) throws(WorkerError) -> Int {
+        do throws(JSONError) { return try reader.integer(key, in: range) } catch {
             throw Self.violation(error)
         }
-        guard (0...MessageFrames.integerMax).contains(value) else {
-            throw MessageFrames.violation("\(key) is \(value), outside 0 to 2^53 - 1")
-        }
-        return value
     }
 
     mutating func array(_ key: String) throws(WorkerError) -> [JSONValue] {

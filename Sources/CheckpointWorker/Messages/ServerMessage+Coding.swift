@@ -13,20 +13,15 @@ extension ServerMessage {
         case "catalog": self = .catalog(try CatalogMessage(&reader, body: frames[1]))
         case "bucket":
             self = .bucket(
-                index: try reader.integer("index"), first: try reader.integer("first"),
-                count: try Self.count(&reader))
+                index: try reader.integer("index", in: MessageFrames.places),
+                first: try reader.integer("first", in: MessageFrames.places),
+                count: try reader.integer("count", in: 1...MessageFrames.places.upperBound))
         case "release": self = .release
         case "commit": self = .commit
         case "abort": self = .abort(reason: try reader.string("reason"))
         default: throw MessageFrames.violation("its type is \(type)")
         }
         try reader.finish()
-    }
-
-    private static func count(_ reader: inout MessageReader) throws(WorkerError) -> Int {
-        let count = try reader.integer("count")
-        guard count > 0 else { throw MessageFrames.violation("a bucket is empty") }
-        return count
     }
 
     /// The frames of the message.
@@ -38,7 +33,7 @@ extension ServerMessage {
                     "hello",
                     [
                         ("protocol", .string(ServerHello.protocolName)),
-                        ("versions", .array(hello.versions.map(JSONValue.integer))),
+                        ("versions", .array(hello.versions.map { .integer($0) })),
                         ("update", .string(hello.update)),
                         ("checkpoint", .string(hello.checkpoint)),
                         ("memory", .string(hello.memory.rawValue)),
@@ -69,9 +64,9 @@ extension ServerHello {
             throw MessageFrames.violation("it speaks \(name)")
         }
         let versions = try reader.array("versions").map { value throws(WorkerError) in
-            guard case .integer(let version) = value else {
-                throw MessageFrames.violation("a version is no integer")
-            }
+            guard case .integer(let integer) = value,
+                let version = integer.value(in: MessageFrames.places)
+            else { throw MessageFrames.violation("a version is no integer") }
             return version
         }
         let update = try reader.string("update")
@@ -82,6 +77,6 @@ extension ServerHello {
         }
         self.init(
             versions: versions, update: update, checkpoint: checkpoint, memory: memory,
-            deadlineMilliseconds: try reader.integer("deadline_ms"))
+            deadlineMilliseconds: try reader.integer("deadline_ms", in: MessageFrames.milliseconds))
     }
 }

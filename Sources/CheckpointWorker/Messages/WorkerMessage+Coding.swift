@@ -1,4 +1,5 @@
 import CheckpointJSON
+import CheckpointModel
 
 extension WorkerMessage {
     private static let kinds = [
@@ -17,10 +18,13 @@ extension WorkerMessage {
         case "ready": self = .ready
         case "loaded":
             self = .loaded(
-                index: try reader.integer("index"), byteCount: try reader.integer("bytes"),
-                microseconds: try reader.integer("micros"))
+                index: try reader.integer("index", in: MessageFrames.places),
+                byteCount: try reader.integer("bytes", in: ByteCount.range),
+                microseconds: try reader.integer("micros", in: MessageFrames.microseconds))
         case "released": self = .released
-        case "committed": self = .committed(microseconds: try reader.integer("micros"))
+        case "committed":
+            self = .committed(
+                microseconds: try reader.integer("micros", in: MessageFrames.microseconds))
         case "aborted": self = .aborted
         case "error": self = .error(try WorkerFailure(&reader))
         default:
@@ -67,12 +71,11 @@ extension WorkerMessage {
 extension WorkerHello {
     fileprivate init(_ reader: inout MessageReader) throws(WorkerError) {
         self.init(
-            version: try reader.integer("version"), worker: try reader.string("worker"),
-            pid: try reader.integer("pid"), software: try reader.string("software"),
-            credits: try reader.integer("credits"))
-        guard Self.creditsAllowed.contains(credits) else {
-            throw MessageFrames.violation("it gives \(credits) credits; 1 to 64 are allowed")
-        }
+            version: try reader.integer("version", in: MessageFrames.places),
+            worker: try reader.string("worker"),
+            pid: try reader.integer("pid", in: 0...Int(Int32.max)),
+            software: try reader.string("software"),
+            credits: try reader.integer("credits", in: Self.creditsAllowed))
     }
 }
 
