@@ -170,7 +170,14 @@ struct UpdateRouteTests {
         ),
         ("{\"update_url\": \"http://x\", \"ranks\": null}", 400, "\"ranks\""),
         ("{\"update_url\": \"http://x\", \"inference_group_ranks\": [0, 0]}", 400, "once"),
-        ("{\"update_url\": \"http://x\", \"inference_group_ranks\": [-1]}", 400, "zero"),
+        (
+            "{\"update_url\": \"http://x\", \"inference_group_ranks\": [-1]}", 400,
+            "an integer from 0 to 65535"
+        ),
+        (
+            "{\"update_url\": \"http://x\", \"ranks\": [9223372036854775807]}", 400,
+            "an integer from 0 to 65535"
+        ),
         ("{\"update_url\": \"http://x\", \"timeout\": 0}", 400, "\"timeout\""),
         ("{\"update_url\": \"http://x\", \"timeout\": 1e9}", 400, "\"timeout\""),
         ("{\"update_url\": \"http://x\", \"timeout\": \"5\"}", 400, "\"timeout\""),

@@ -1,21 +1,22 @@
+import CheckpointPlan
 import CheckpointTesting
 import Testing
 
 @testable import CheckpointPull
 
 struct SourceLeaseTests {
-    private static func state(_ arrived: [Range<Int>]? = [0..<1, 5..<1_000_000_000_000])
+    private static func state(_ arrived: [Range<Int>]? = [0..<1, 5..<ChunkGrid.countMax])
         -> LeaseState
     {
         LeaseState(
             secondsLeft: 9.5, isActive: true, readers: ["http://a:1", "http://[::1]:2"],
             arrived: arrived,
-            endpoints: [SourceEndpoint(session: "h:1", addresses: [0, 1, UInt(Int.max)])])
+            endpoints: [SourceEndpoint(session: "h:1", addresses: [0, 1, 1 << 62])])
     }
 
     private static let lease = SourceLease(
         id: "lease-1", state: state(), incarnation: "é\"\n", digest: "f00", chunkByteCount: 1 << 20,
-        shardByteCounts: [0, 1, .max])
+        shardByteCounts: [0, 1, 1 << 56])
 
     @Test func whatIsWrittenIsRead() throws {
         for arrived: [Range<Int>]? in [nil, [], [0..<1], [3..<4, 9..<20]] {
@@ -27,6 +28,18 @@ struct SourceLeaseTests {
         let text = String(decoding: Self.state().encoded(), as: UTF8.self)
             .replacing("9.5", with: "10")
         #expect(try LeaseState(Array(text.utf8)).secondsLeft == 10)
+    }
+
+    @Test(arguments: [
+        ("4611686018427387904", "4611686018427387905"), ("72057594037927936", "72057594037927937"),
+        ("1048576", "9223372036854775807"), ("1048576", "0"), ("67108859", "67108865"),
+    ])
+    func numbersThatCannotBeAreRefused(_ right: String, _ wrong: String) throws {
+        let text = String(decoding: Self.lease.encoded(), as: UTF8.self)
+        #expect(text.contains(right))
+        #expect(throws: (any Error).self) {
+            try SourceLease(Array(text.replacing(right, with: wrong).utf8))
+        }
     }
 
     @Test func cutTextsAreRefused() {
