@@ -80,12 +80,11 @@ extension CheckpointEngine {
                 offer, into: target, agents: readingAgents, shards: mappedShards, logger: logger)
             try await run.prepare()
         } catch {
-            pool.release(registered.segments, retains: true)
+            pool.release(registered.segments, retains: error.code != .memoryInUse)
             throw EngineError(error)
         }
         guard entries[name] != nil, !isStopping else {
-            await run.abandon()
-            pool.release(registered.segments, retains: true)
+            pool.release(registered.segments, retains: await run.abandon())
             throw EngineError(.cancelled, "the daemon is stopping")
         }
         entries[name]?.state = .ready(registered)
@@ -162,7 +161,7 @@ extension CheckpointEngine {
         }
         guard isHere(name, registered) else { return }
         entries[name] = nil
-        pool.release(registered.segments, retains: true)
+        pool.release(registered.segments, retains: error.code != .memoryInUse)
     }
 
     /// What has passed through is not here any more.

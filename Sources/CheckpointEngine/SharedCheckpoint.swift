@@ -71,7 +71,7 @@ extension EngineError {
     init(_ error: PullError) {
         let code: Code =
             switch error.code {
-            case .agentMissing, .system: .system
+            case .agentMissing, .system, .memoryInUse: .system
             case .noSource, .sourceFailed, .invalidAnswer: .sourceFailed
             case .cancelled: .cancelled
             }

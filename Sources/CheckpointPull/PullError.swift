@@ -11,6 +11,8 @@ public struct PullError: Error, Sendable, Hashable {
         case invalidAnswer
         /// Local memory cannot be used.
         case system
+        /// Local memory may be written to still, and is not to be used again.
+        case memoryInUse
         case cancelled
     }
 

@@ -12,7 +12,7 @@ extension PullRun {
 
     /// Starts all batches that can be read now.
     func pump() {
-        guard !isOver, !isRestarting else { return }
+        guard !isOver else { return }
         while let batch = schedule.next(at: seconds) {
             guard let url = active[batch.source], let lease = sources[url]?.lease,
                 lease.state.endpoints.indices.contains(batch.sourceEndpoint)
@@ -21,7 +21,9 @@ extension PullRun {
                 schedule.retire(batch.source)
                 continue
             }
-            let reading = readings[batch.receiverEndpoint]
+            guard case .reading(let reading) = seats[batch.receiverEndpoint] else {
+                preconditionFailure("an endpoint is closed while nobody reads there")
+            }
             let endpoint = lease.state.endpoints[batch.sourceEndpoint]
             tasks.append(Task { await self.read(batch, endpoint, url, reading) })
         }
@@ -57,11 +59,11 @@ extension PullRun {
             _ = try await reading.agent.read(
                 from: endpoint.session, ranges, timeout: timeout(batch.byteCount))
         } catch {
-            return await failed(batch, url, error, reading.agent)
+            return failed(batch, url, error)
         }
         // What comes after is not the wire's time.
         let readEnd = seconds
-        guard !isOver else { return }
+        guard !isOver, schedule.answer(batch.id) else { return }
         guard isChecked else {
             let found = await Self.checksums(of: chunks, target.layout, mapped)
             return arrived(batch, url, chunks, found, wrong: [], readEnd)
@@ -99,26 +101,21 @@ extension PullRun {
         pump()
     }
 
-    private func failed(
-        _ batch: PullBatch, _ url: String, _ error: TransferError, _ agent: TransferAgent
-    ) async {
-        guard !isOver else { return }
+    private func failed(_ batch: PullBatch, _ url: String, _ error: TransferError) {
+        // One that has ended with its agent is others' by now.
+        guard !isOver, schedule.isUnderWay(batch.id) else { return }
         switch error.code {
+        case .failed:
+            // An answer: the agent writes no more of it.
+            schedule.fail(batch.id, at: seconds)
+            suspend(url, "reading from \(url) failed: \(error.message)")
         case .timedOut:
-            // The transfer may still go on: nobody else may put these chunks before the agent is gone.
             logger.warning(
                 "a source does not answer; its chunks go to others",
                 metadata: ["source": "\(url)", "reason": "\(error.message)"])
             suspend(url, "\(url) did not deliver \(batch.byteCount) bytes in time")
-            await restart(agent)
-            schedule.fail(batch.id, at: seconds)
-        case .lost:
-            schedule.fail(batch.id, at: seconds)
-            await restart(agent)
-        case .failed, .missing:
-            schedule.fail(batch.id, at: seconds)
-            suspend(url, "reading from \(url) failed: \(error.message)")
-        case .cancelled: schedule.fail(batch.id, at: seconds)
+            replace(batch.receiverEndpoint)
+        case .lost, .missing, .cancelled: replace(batch.receiverEndpoint)
         }
         pump()
     }

@@ -48,9 +48,8 @@ public actor PullRun {
     var sources: [String: PulledSource] = [:]
     /// The sources that are read now, by their number in the schedule.
     var active: [Int: String] = [:]
-    /// The agents that read, by the receiver's endpoint.
-    var readings: [Reading] = []
-    var isRestarting = false
+    /// The agents, by the receiver's endpoint.
+    var seats: [Seat] = []
     /// Since when there is no room for more.
     var roomWaitStart: ContinuousClock.Instant?
     /// When something has arrived last, or was not to be expected.
@@ -82,29 +81,28 @@ public actor PullRun {
             openPlaceCount: target.layout.placeCount(released: 0))
     }
 
-    /// Starts the agents and gives them the memory; nothing is left when it throws.
+    /// Starts the agents and gives them the memory. Nothing is left when it throws, but what `memoryInUse`
+    /// tells.
     public func prepare() async throws(PullError) {
         await startAgents()
         if case .failure(let error) = outcome {
-            await abandon()
-            throw error
+            throw await abandon() ? error : Self.memoryInUse
         }
         schedule = PullSchedule(
-            order: target.layout.order, receiverEndpointCount: readings.count,
+            order: target.layout.order, receiverEndpointCount: seats.count,
             openPlaceCount: target.layout.placeCount(released: 0))
     }
 
     /// Ends a pull that was prepared and will not run; whether all agents are gone.
-    @discardableResult
     public func abandon() async -> Bool {
-        let kills = readings.map { reading in Task { await reading.agent.kill() } }
+        let kills = seats.compactMap(\.agent).map { agent in Task { await agent.kill() } }
         var areGone = true
         for kill in kills { areGone = await kill.value && areGone }
         return areGone
     }
 
-    /// Reads everything after ``prepare()``; returns when nothing touches the memory any more. Cancelling the
-    /// task ends it.
+    /// Reads everything after ``prepare()``; returns when nothing touches the memory any more, or throws
+    /// `memoryInUse`. Cancelling the task ends it.
     public func run() async throws(PullError) {
         lastArrival = .now
         await withTaskCancellationHandler {
@@ -135,35 +133,10 @@ public actor PullRun {
         for url in sources.keys { sources[url]?.cancelAsked() }
         async let leases: Void = endAllLeases()
         // Nothing may be written to the memory when this returns.
-        if case .success = outcome, await releaseAgents() {
-            readings = []
-        } else if await !abandon() {
-            outcome = .failure(
-                PullError(.system, "the transfer agent cannot be killed; its memory is not safe"))
-        }
+        let areGone =
+            if case .success = outcome { await releaseAgents() } else { await abandon() }
+        if !areGone { outcome = .failure(Self.memoryInUse) }
         await leases
-    }
-
-    /// Keeps the agents for the next pull, with what they have mapped where that is safe; `false` when one does
-    /// not let go.
-    private func releaseAgents() async -> Bool {
-        for reading in readings {
-            guard await reading.agent.waitForReads(timeout: .seconds(1)) else { return false }
-        }
-        while let reading = readings.last {
-            var own = reading.own
-            if own.drivesCards {
-                do throws(TransferError) {
-                    for address in own.mapped.values { try await own.agent.unmap(address) }
-                } catch {
-                    return false
-                }
-                own.mapped = [:]
-            }
-            readings.removeLast()
-            await agents.giveBack(own)
-        }
-        return true
     }
 
     func end(_ result: Result<Void, PullError>) {

@@ -35,6 +35,9 @@ public actor SpareAgents {
     private let logger: Logger
     private var spares: [ReadingAgent] = []
     private var starts: [Task<Result<TransferAgent, TransferError>, Never>] = []
+    /// Starts that somebody waits for, so that they are nobody else's.
+    private var awaited: [Int: Task<Result<TransferAgent, TransferError>, Never>] = [:]
+    private var awaitedCount = 0
     private var end: Task<Void, Never>?
     private var isStopped = false
 
@@ -84,7 +87,12 @@ public actor SpareAgents {
             guard !isStopped else { throw TransferError(.lost, "the daemon is stopping") }
             begin()
         }
-        return ReadingAgent(agent: try await starts.removeFirst().value.get())
+        awaitedCount += 1
+        let (number, start) = (awaitedCount, starts.removeFirst())
+        awaited[number] = start
+        let result = await start.value
+        awaited[number] = nil
+        return ReadingAgent(agent: try result.get())
     }
 
     private func begin() {
@@ -135,7 +143,11 @@ public actor SpareAgents {
         spares = []
         starts = []
         await Self.stop(agents)
-        for start in begun {
+        await Self.stop(begun)
+    }
+
+    private static func stop(_ starts: [Task<Result<TransferAgent, TransferError>, Never>]) async {
+        for start in starts {
             if case .success(let agent) = await start.value { await agent.stop() }
         }
     }
@@ -146,10 +158,12 @@ public actor SpareAgents {
         }
     }
 
-    /// Stops what is kept, for good.
+    /// Stops what is kept and what is being started, for good.
     public func stop() async {
         isStopped = true
         end?.cancel()
+        let awaited = Array(awaited.values)
         await stopSpares()
+        await Self.stop(awaited)
     }
 }

@@ -171,20 +171,21 @@ extension AgentConnection {
     }
 
     private func take(_ answer: AgentMessage.Answer, id: Int) {
-        guard let pending = pending.removeValue(forKey: id) else {
+        guard let asked = pending[id] else {
             refuse("it answered a request \(id) that nobody made")
             return
         }
-        let operation = pending.request.operation
+        let operation = asked.request.operation
         guard (answer.address != nil) == (operation == .map),
             (answer.seconds != nil) == (operation == .read)
         else {
-            let error = refuse("its answer does not fit: \(pending.request.title)")
-            pending.answer.fulfil(.failure(error))
+            // The request is open until the process is gone: it may still do what it was asked for.
+            refuse("its answer does not fit: \(asked.request.title)")
             return
         }
-        pending.answer.fulfil(.success(answer))
-        if pending.isAbandoned, let address = answer.address { giveBack(address) }
+        pending[id] = nil
+        asked.answer.fulfil(.success(answer))
+        if asked.isAbandoned, let address = answer.address { giveBack(address) }
     }
 
     /// Unmaps what was mapped too late for the one who asked for it.
@@ -197,12 +198,12 @@ extension AgentConnection {
     }
 
     /// Kills an agent that breaks the protocol.
-    @discardableResult
-    private func refuse(_ what: String) -> TransferError {
-        let error = TransferError(.failed, "the transfer agent (\(program)) was killed: \(what)")
-        if reason == nil { reason = error }
+    private func refuse(_ what: String) {
+        let code: TransferError.Code = ready.valueNow == nil ? .failed : .lost
+        if reason == nil {
+            reason = TransferError(code, "the transfer agent (\(program)) was killed: \(what)")
+        }
         process.kill()
-        return error
     }
 }
 

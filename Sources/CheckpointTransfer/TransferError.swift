@@ -3,9 +3,10 @@ public struct TransferError: Error, Sendable, Hashable, CustomStringConvertible 
     public enum Code: Sendable, Hashable {
         /// The agent cannot run here; the message says what to install.
         case missing
-        /// A request was refused, a read failed, or the agent broke the protocol.
+        /// The agent has answered that a request is refused or a read has failed, so that it writes no more;
+        /// or one that starts does not speak the protocol.
         case failed
-        /// The agent has ended; start another one.
+        /// The agent has ended, or was killed since it broke the protocol; start another one.
         case lost
         /// No answer came in time. What was asked for may still happen.
         case timedOut

@@ -82,4 +82,51 @@ struct PullAgentsTests {
             #expect((outcome.shards == content.shards) == true)
         }
     }
+
+    /// Both agents of a pull time out together, and would write later: other bytes than the source's.
+    @Test func whatTwoAgentsWouldWriteLateSpoilsNothing() async throws {
+        let content = try FakeContent.random(
+            shardByteCounts: [4_000_000], seed: .random(in: 0 ... .max))
+        try await FakeSource.with([content, content], fixture) { sources in
+            sources[0].update { $0.endpointCount = 2 }
+            var late = Self.slow(4)
+            late.flips = true
+            for endpoint in 0..<2 { try sources[0].set(late, endpoint: endpoint) }
+            try sources[1].set(Self.slow(0.2))
+            sources[1].update { $0.isActive = false }
+            let request = try fixture.request(sources, stall: .seconds(6))
+            let outcome = try await fixture.pull(request, agentCount: 2) { feed in
+                try await PullFixture.wait("both have timed out") { sources[0].now.endedCount > 1 }
+                sources[0].update { $0.isActive = false }
+                sources[1].update { $0.isActive = true }
+                // The other one has taken over the chunks, and is not done, when they would write.
+                try await Task.sleep(for: .seconds(4))
+                #expect(feed.arrivedChunkCount > 0 && !feed.isComplete)
+                try sources[1].set(nil)
+                return false
+            }
+            #expect(outcome.error == nil)
+            #expect((outcome.shards == content.shards) == true)
+            #expect(outcome.bytesBySource == [sources[0].url: 0, sources[1].url: 4_000_000])
+        }
+    }
+
+    /// Also while others take their places nothing is left of a pull that ends.
+    @Test func aPullEndsWhileItsAgentsAreReplaced() async throws {
+        let content = try content()
+        try await FakeSource.with([content], fixture) { sources in
+            sources[0].update { $0.endpointCount = 2 }
+            var kills = FakeTransferAgent.Fault()
+            kills.kills = true
+            for endpoint in 0..<2 { try sources[0].set(kills, endpoint: endpoint) }
+            let fixture = fixture
+            let outcome = try await fixture.pull(
+                fixture.request(sources), environment: ["FAKE_START_SECONDS": "1"], agentCount: 2
+            ) { _ in
+                try await PullFixture.wait("both have ended") { fixture.agent.processes.isEmpty }
+                return true
+            }
+            #expect(outcome.error?.code == .cancelled)
+        }
+    }
 }

@@ -125,8 +125,8 @@ struct TransferAgentTests {
     func anAgentThatBreaksTheProtocolIsKilled(_ mode: FakeAgent.Mode) async throws {
         let agent = try await fake.start(mode)
         let error = await FakeAgent.error { () throws(TransferError) in try await agent.ping() }
-        #expect(error?.code == .failed)
-        #expect(await agent.waitForEnd()?.code == .failed)
+        #expect(error?.code == .lost)
+        #expect(await agent.waitForEnd()?.code == .lost)
         #expect(ProcessLife.isGone(agent.processID))
     }
 

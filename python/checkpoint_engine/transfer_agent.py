@@ -89,7 +89,7 @@ class _MappingLane:
 
 
 class _SessionLane:
-    """Reads from one peer, and answers each read at its end."""
+    """Reads from one peer, and answers each read when nothing is written for it any more."""
 
     def __init__(self, reads: ReadLane, output: Output) -> None:
         self._reads = reads
@@ -106,8 +106,10 @@ class _SessionLane:
         try:
             ended = self._reads.step()
         except Exception as error:  # noqa: BLE001 - nobody can say what is in flight then
-            for read in self._reads.flying:
-                self._output.write(answer(read.id, error=_text(error)))
+            # No answer: it would say that nothing is written any more, which is so when this
+            # process has ended.
+            sys.stderr.write(f"{_text(error)}\n")
+            sys.stderr.flush()
             os._exit(_EXIT_STALLED)
         for read in ended:
             if read.error:

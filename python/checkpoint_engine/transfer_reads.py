@@ -114,16 +114,11 @@ class ReadLane:
         """Whether all reads have ended."""
         return not (self._waiting or self._flying or self._resting)
 
-    @property
-    def flying(self) -> list[Read]:
-        """Those whose memory may be written to."""
-        return list(dict.fromkeys(piece.read for piece in self._flying))
-
     def step(self) -> list[Read]:
         """Submits what may be in flight, naps, and looks; the reads that have ended.
 
-        Nothing is written to their memory any more. Raises ``TransferStalledError`` when that
-        cannot be said of those in ``flying``.
+        Nothing is written to their memory any more. Raises ``TransferStalledError`` when one does
+        not come to that.
         """
         self._end_rests()
         self._submit_all()

@@ -134,7 +134,6 @@ def test_pieces_of_the_next_read_follow_without_a_gap():
     bench.add(600, number=3)
     assert bench.step() == []
     assert bench.starts == [*first, 500, 510]
-    assert [read.id for read in bench.lane.flying] == [1, 2]
     bench.mooncake.outcomes[2] = SUCCEEDED
     assert bench.step() == []
     assert bench.step() == []
@@ -298,11 +297,10 @@ def test_a_transfer_without_an_end():
         bench.run()
     assert STALL_S < bench.now - start < STALL_S + 1
     assert bench.mooncake.flying == {2}
-    assert [read.id for read in bench.lane.flying] == [1]
     assert [read.id for read in bench.ended] == [2]
 
 
-def test_a_stalled_lane_answers_and_ends_the_agent(monkeypatch):
+def test_a_stalled_lane_ends_the_agent_without_an_answer(monkeypatch, capfd):
     done = []
 
     class Output:
@@ -319,9 +317,10 @@ def test_a_stalled_lane_answers_and_ends_the_agent(monkeypatch):
     assert not lane.is_idle
     with pytest.raises(SystemExit, match="4"):
         lane.step()
-    assert [one["id"] for one in done] == [1, 2]
+    # An answer to the second read would say that nothing is written for it any more.
+    assert [one["id"] for one in done] == [1]
     assert done[0]["seconds"] > 0
-    assert "made no progress for 60 s" in done[1]["error"]
+    assert "made no progress for 60 s" in capfd.readouterr().err
 
 
 def test_any_progress_of_the_lane_puts_a_stall_off():

@@ -34,12 +34,23 @@ extension PullSchedule {
     /// drain: then it turns to another.
     private func freeLanes() -> [Int] {
         let counts = senderCounts()
-        let countMax = (counts.min() ?? 0) + 1
+        guard let least = leastBusy(counts) else { return [] }
+        let countMax = counts[least] + 1
         return lanes.indices.filter { index in
             let lane = lanes[index]
-            return !lane.isRetired && lane.batches.count < limits.depth && hasWork(lane)
-                && (lane.batches.isEmpty || counts[lane.receiver] <= countMax)
+            return !lane.isRetired && !isStuck(lane) && lane.batches.count < limits.depth
+                && hasWork(lane) && (lane.batches.isEmpty || counts[lane.receiver] <= countMax)
         }
+    }
+
+    /// The open endpoint of the receiver that hears the fewest sources; the first of several.
+    private func leastBusy(_ counts: [Int]) -> Int? {
+        counts.indices.filter { !closed.contains($0) }.min { counts[$0] < counts[$1] }
+    }
+
+    /// Whether an endpoint's batches wait for the end of their reader.
+    private func isStuck(_ lane: Lane) -> Bool {
+        !lane.batches.isEmpty && closed.contains(lane.receiver)
     }
 
     /// How many source endpoints send to each endpoint of the receiver.
@@ -76,7 +87,7 @@ extension PullSchedule {
             outlook.rates.append(rate)
             outlook.rests.append(rest)
             byteCount += rest
-            if !lane.isRetired, !lane.batches.isEmpty || hasWork(lane) {
+            if !lane.isRetired, !isStuck(lane), !lane.batches.isEmpty || hasWork(lane) {
                 outlook.liveCount += 1
                 sum += rate
             }
@@ -115,8 +126,8 @@ extension PullSchedule {
         let own = seconds(index)
         return lanes.indices.contains { other in
             let source = sources[lanes[other].source]
-            return other != index && !lanes[other].isRetired && !lanes[other].batches.isEmpty
-                && seconds(other) < own
+            return other != index && !lanes[other].isRetired && !isStuck(lanes[other])
+                && !lanes[other].batches.isEmpty && seconds(other) < own
                 && (source.holdsAll || source.wanted.contains(place))
         }
     }
@@ -138,12 +149,12 @@ extension PullSchedule {
     private mutating func start(_ places: [Int], on index: Int, at seconds: Double) -> PullBatch {
         for place in places { take(place) }
         let counts = senderCounts()
-        if lanes[index].batches.isEmpty, let least = counts.min() {
+        if lanes[index].batches.isEmpty, let least = leastBusy(counts) {
             lanes[index].rate.skip(to: seconds)
             // The one with the same number is the nearest where hosts are built alike.
             let near = lanes[index].endpoint % receiverEndpointCount
-            lanes[index].receiver =
-                counts[near] == least ? near : counts.firstIndex(of: least) ?? near
+            let isNearFree = !closed.contains(near) && counts[near] == counts[least]
+            lanes[index].receiver = isNearFree ? near : least
         }
         let chunks = places.map { order.chunks[$0] }
         let batch = PullBatch(

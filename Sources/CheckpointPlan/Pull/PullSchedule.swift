@@ -14,6 +14,8 @@
 /// - Complete and partial sources alike send the first chunks that they hold; leaving to the
 ///   partial ones what they hold gained nothing.
 /// - Nothing is asked for beyond ``openPlaceCount``: there is no room for it yet.
+/// - A chunk is in one batch at a time, and a batch keeps its chunks until whoever reads it has
+///   answered or is dead (``close(_:)``).
 /// - Near the end batches shrink: an endpoint takes half of its share of what is left, and none
 ///   when somebody else who is at work already would bring the chunk sooner. So all end within
 ///   about one chunk's time.
@@ -46,6 +48,8 @@ public struct PullSchedule: Sendable {
     struct Flight {
         let batch: PullBatch
         let places: [Int]
+        /// Whether its reader may still write its chunks.
+        var isOwed = true
     }
 
     public let order: PullOrder
@@ -63,6 +67,8 @@ public struct PullSchedule: Sendable {
     var partials: [Int] = []
     var lanes: [Lane] = []
     var flights: [Int: Flight] = [:]
+    /// The receiver's endpoints that get no batches.
+    var closed: Set<Int> = []
     var nextID = 0
 
     /// A pull of all chunks of `order` by a receiver with at least one endpoint, which has room for
@@ -92,14 +98,6 @@ public struct PullSchedule: Sendable {
 
     /// Notes that there is room for the first `count` places now.
     public mutating func open(_ count: Int) { openPlaceCount = max(openPlaceCount, count) }
-
-    /// Whether batches of a source that was retired are still under way.
-    public func isDraining(_ source: Int) -> Bool { !receivers(draining: source).isEmpty }
-
-    /// The receiver's endpoints that batches of a retired source are still under way to.
-    public func receivers(draining source: Int) -> Set<Int> {
-        Set(lanes.filter { $0.source == source && $0.isRetired }.map(\.receiver))
-    }
 }
 
 extension PullSchedule {
@@ -166,7 +164,7 @@ extension PullSchedule {
         for place in end(id, at: seconds, isMeasured: false).places { giveBack(place) }
     }
 
-    /// The batch has to be under way.
+    /// The batch has to be under way, and its reader to have answered or to be dead.
     private mutating func end(_ id: Int, at seconds: Double, isMeasured: Bool) -> Flight {
         guard let flight = flights.removeValue(forKey: id),
             let index = lanes.firstIndex(where: { $0.batches.contains(id) })
