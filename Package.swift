@@ -81,7 +81,8 @@ let package = Package(
                 "CNative", "CheckpointNative", "CheckpointModel", "CheckpointJSON", httpClient,
                 log, nioCore, nioHTTP1,
             ]),
-        library("CheckpointTransfer", ["CheckpointJSON", subprocess, system, log]),
+        library(
+            "CheckpointTransfer", ["CheckpointModel", "CheckpointJSON", subprocess, system, log]),
         library(
             "CheckpointPull",
             [
@@ -148,7 +149,10 @@ let package = Package(
             ["CheckpointDevice", "CheckpointModel", "CheckpointTesting", "CNative"]),
         tests(
             "CheckpointWorkerTests",
-            ["CheckpointWorker", "CheckpointModel", "CheckpointTesting", "CheckpointJSON"]),
+            [
+                "CheckpointWorker", "CheckpointModel", "CheckpointTesting", "CheckpointJSON",
+                httpClient,
+            ]),
         tests(
             "CheckpointReferenceTests",
             [

@@ -59,10 +59,10 @@ struct PullBody {
         let url = try fields.string("url", byteCountMax: SourceAddress.urlByteCountMax)
         let token = try fields.optionalString("token", byteCountMax: tokenByteCountMax)
         try fields.finish()
-        guard let address = SourceAddress(url: url, token: token) else {
-            throw .invalid(
-                "the source \"\(url.prefix(200))\" is no daemon's URL: expected http://HOST:PORT")
+        do throws(AddressFlaw) {
+            return try SourceAddress(url: url, token: token)
+        } catch {
+            throw .invalid("the field \"url\" of a source: \(error)")
         }
-        return address
     }
 }

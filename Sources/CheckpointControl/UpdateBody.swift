@@ -15,7 +15,9 @@ struct UpdateBody {
 
     init(_ body: RequestFields) throws(ControlError) {
         var fields = body
-        let updateURL = try fields.optionalString("update_url", byteCountMax: Self.textByteCountMax)
+        let updateURL = try fields.optionalString(
+            "update_url", byteCountMax: HTTPURL.byteCountMax
+        ).map { text throws(ControlError) in try Self.url(text) }
         let socket = try fields.optionalString("uds", byteCountMax: Self.textByteCountMax)
         let ranks = try fields.integers(
             "ranks", in: Self.ranks, countMax: Self.rankCountMax)
@@ -49,6 +51,14 @@ struct UpdateBody {
             weightVersion: version, wakes: wakes, nativeSender: sender)
     }
 
+    private static func url(_ text: String) throws(ControlError) -> HTTPURL {
+        do throws(AddressFlaw) {
+            return try HTTPURL(text)
+        } catch {
+            throw .invalid("the field \"update_url\": \(error)")
+        }
+    }
+
     /// The GPU that sends by vLLM's own transfer; `nil` for the worker extension.
     private static func nativeSender(_ fields: inout RequestFields) throws(ControlError) -> Int? {
         let transfer =
@@ -67,7 +77,8 @@ struct UpdateBody {
     {
         var fields = entry
         let kind = try fields.optionalChoice("engine", EngineKind.self) ?? kind
-        let url = try fields.string("update_url", byteCountMax: textByteCountMax)
+        let url = try Self.url(
+            try fields.string("update_url", byteCountMax: HTTPURL.byteCountMax))
         let socket = try fields.optionalString("uds", byteCountMax: textByteCountMax)
         let workers = try fields.optionalCount("workers", max: rankCountMax)
         let ranks = try fields.integers("ranks", in: Self.ranks, countMax: rankCountMax)
@@ -87,7 +98,7 @@ struct UpdateBody {
 
     /// The instances of the update: those listed, or the one that the other fields describe.
     private static func instances(
-        listed: [EngineInstance], updateURL: String?, socket: String?, group: [Int],
+        listed: [EngineInstance], updateURL: HTTPURL?, socket: String?, group: [Int],
         _ kind: EngineKind
     ) throws(ControlError) -> [EngineInstance] {
         if let updateURL {

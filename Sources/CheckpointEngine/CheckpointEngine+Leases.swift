@@ -18,11 +18,7 @@ extension CheckpointEngine {
         -> [UInt8]
     {
         try checkRunning()
-        if let reader, SourceAddress(url: reader) == nil {
-            throw EngineError(
-                .invalidArgument, "the reader's URL is none of host and port: \(reader.prefix(200))"
-            )
-        }
+        let reader = try reader.map { text throws(EngineError) in try Self.reader(text) }
         let registered = try shareable(name)
         let shared = try registered.sharing.shared(registered)
         let endpoints = try await endpoints(of: registered)
@@ -44,6 +40,14 @@ extension CheckpointEngine {
             chunkByteCount: shared.grid.chunkByteCount,
             shardByteCounts: shared.grid.shardByteCounts
         ).encoded()
+    }
+
+    private static func reader(_ text: String) throws(EngineError) -> String {
+        do throws(AddressFlaw) {
+            return try SourceAddress(url: text).url
+        } catch {
+            throw EngineError(.invalidArgument, "the reader's URL: \(error)")
+        }
     }
 
     /// Goes on with a lease, and tells how things are now.

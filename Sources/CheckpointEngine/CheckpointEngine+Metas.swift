@@ -27,7 +27,7 @@ extension CheckpointEngine {
         gathered = MetasDocument(
             catalog: registered.catalog, session: found?.session, addresses: found?.addresses,
             source: found.map { _ in
-                MetasDocument.Source(url: url, checkpoint: name.description)
+                MetasDocument.Source(url: url.description, checkpoint: name.description)
             })
         return gathered
     }
@@ -45,11 +45,13 @@ extension CheckpointEngine {
 
     /// The same from a daemon, by its URL with or without `/v1/metas`.
     public func loadMetas(from url: String, token: String?) async throws(EngineError) -> [String] {
-        let base = url.hasSuffix(Self.metasPath) ? String(url.dropLast(Self.metasPath.count)) : url
-        guard let address = SourceAddress(url: base, token: token) else {
-            throw EngineError(
-                .invalidArgument,
-                "\(url.prefix(200)) is no daemon's URL: expected http://HOST:PORT\(Self.metasPath)")
+        let address: SourceAddress
+        do throws(AddressFlaw) {
+            let parsed = try HTTPURL(url)
+            address = try SourceAddress(
+                parsed.removing(pathEnd: Self.metasPath) ?? parsed, token: token)
+        } catch {
+            throw EngineError(.invalidArgument, "the daemon with the metas: \(error)")
         }
         let bytes: [UInt8]
         do throws(PullError) {

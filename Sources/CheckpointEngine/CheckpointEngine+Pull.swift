@@ -28,7 +28,7 @@ extension CheckpointEngine {
         let named = sources.isEmpty
         let sources =
             named
-            ? gathered.sourceURLs.compactMap { SourceAddress(url: $0, token: token) } : sources
+            ? gathered.sourceURLs.compactMap { try? SourceAddress(url: $0, token: token) } : sources
         guard sources.count <= PullRequest.sourceCountMax else {
             throw EngineError(
                 .invalidArgument,
@@ -41,7 +41,7 @@ extension CheckpointEngine {
             let request = PullRequest(
                 checkpoint: remoteName ?? (named ? gathered.sourceName : nil) ?? name,
                 sources: sources,
-                reader: configuration.pull.advertisedURL, stallTimeout: stallTimeout)
+                reader: configuration.pull.advertisedURL?.description, stallTimeout: stallTimeout)
             return try await begin(name, request, keep, progress)
         } catch {
             entries[name] = nil

@@ -95,7 +95,7 @@ extension CheckpointEngine {
         for instance in instances {
             do throws(WorkerError) {
                 let address = try EngineAddress(
-                    updateURL: instance.updateURL, unixSocketPath: instance.unixSocketPath,
+                    instance.updateURL, unixSocketPath: instance.unixSocketPath,
                     kind: instance.kind)
                 try await client.waitUntilReady(address, deadline: deadline) {
                     progress(address.description, $0)
@@ -137,7 +137,7 @@ extension CheckpointEngine {
             do throws(WorkerError) {
                 addresses.append(
                     try EngineAddress(
-                        updateURL: instance.updateURL, unixSocketPath: instance.unixSocketPath,
+                        instance.updateURL, unixSocketPath: instance.unixSocketPath,
                         kind: instance.kind))
                 if let mode = request.pause { try EngineClient.check(mode, for: instance.kind) }
             } catch {

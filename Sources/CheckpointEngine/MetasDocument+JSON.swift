@@ -1,5 +1,6 @@
 import CheckpointJSON
 import CheckpointModel
+import CheckpointPull
 
 extension MetasDocument {
     static let byteCountMax = 1 << 30
@@ -64,7 +65,14 @@ extension MetasDocument.Rank {
 extension MetasDocument.Source {
     init(_ object: JSONObject) throws(JSONError) {
         var reader = JSONObjectReader(object)
-        self.init(url: try reader.string("url"), checkpoint: try reader.string("checkpoint"))
+        let url = try reader.string("url")
+        let address: SourceAddress
+        do throws(AddressFlaw) {
+            address = try SourceAddress(url: url)
+        } catch {
+            throw JSONError(.unexpectedKind, "a daemon's \"url\": \(error)")
+        }
+        self.init(url: address.url, checkpoint: try reader.string("checkpoint"))
     }
 }
 

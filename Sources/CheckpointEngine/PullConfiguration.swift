@@ -1,3 +1,4 @@
+public import CheckpointModel
 public import CheckpointTransfer
 
 /// How bytes are exchanged with other hosts.
@@ -8,7 +9,7 @@ public struct PullConfiguration: Hashable, Sendable {
     public let agentCount: Int
     /// The URL under which other hosts reach this daemon; `nil` where they cannot, so that nobody can read
     /// from here what is still arriving.
-    public let advertisedURL: String?
+    public let advertisedURL: HTTPURL?
 
     /// Bytes of the ring that a checkpoint passes through that is not kept; less where there is less memory.
     public let ringByteCount: Int
@@ -20,7 +21,7 @@ public struct PullConfiguration: Hashable, Sendable {
 
     public init(
         agent: AgentConfiguration = AgentConfiguration(host: "127.0.0.1", protocolName: .tcp),
-        advertisedURL: String? = nil, ringByteCount: Int = Self.ringByteCountDefault,
+        advertisedURL: HTTPURL? = nil, ringByteCount: Int = Self.ringByteCountDefault,
         computesChecksumsAhead: Bool = false, agentCount: Int = 1
     ) {
         self.agent = agent

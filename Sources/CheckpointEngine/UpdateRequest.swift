@@ -3,9 +3,9 @@ import CheckpointWorker
 
 /// One engine instance that an update is for: an HTTP server with its workers.
 public struct EngineInstance: Hashable, Sendable {
-    /// The full URL that starts the reload, for vLLM `http://HOST:PORT/collective_rpc`. A URL
-    /// without a path gets the one of its kind.
-    public let updateURL: String
+    /// Where the engine is, with or without the path that starts the reload, for vLLM
+    /// `http://HOST:PORT/collective_rpc`. What precedes that path is a part of all calls.
+    public let updateURL: HTTPURL
     /// The unix socket that the engine's HTTP server listens on, instead of the URL's host and port.
     public let unixSocketPath: String?
     /// How many workers the instance has; `nil` asks the engine.
@@ -16,7 +16,7 @@ public struct EngineInstance: Hashable, Sendable {
     public let kind: EngineKind
 
     public init(
-        updateURL: String, unixSocketPath: String? = nil, workerCount: Int? = nil,
+        updateURL: HTTPURL, unixSocketPath: String? = nil, workerCount: Int? = nil,
         ranks: [Int]? = nil, kind: EngineKind = .vllm
     ) {
         self.updateURL = updateURL

@@ -24,6 +24,12 @@ public enum HexText {
         return bytes
     }
 
+    /// The value of a digit, also of an upper-case one.
+    static func value(ofEither digit: UInt8) -> UInt8? {
+        (UInt8(ascii: "A")...UInt8(ascii: "F")).contains(digit)
+            ? digit - UInt8(ascii: "A") + 10 : value(of: digit)
+    }
+
     private static func value(of digit: UInt8) -> UInt8? {
         switch digit {
         case UInt8(ascii: "0")...UInt8(ascii: "9"): digit - UInt8(ascii: "0")

@@ -24,7 +24,7 @@ extension PullOffer {
         let ranges = catalog.tensors.map { ShardRange(shard: $0.shard, range: $0.range) }
         guard let grid = ChunkGrid(shardByteCounts: catalog.shards.map(\.byteCount)),
             let order = PullOrder(grid: grid, ranges: ranges),
-            sources.allSatisfy({ SourceAddress(url: "http://\($0.session)") != nil })
+            sources.allSatisfy({ (try? NetworkAddress($0.session)) != nil })
         else { return nil }
         self.init(
             catalog: catalog, order: order, digest: "", memory: sources, request: request,
@@ -36,7 +36,8 @@ extension PullRun {
     /// Begins to read a process's memory.
     func add(_ source: MemorySource) {
         let grid = offer.order.grid
-        guard let address = SourceAddress(url: "http://\(source.session)"),
+        guard let session = try? NetworkAddress(source.session),
+            let address = try? SourceAddress(HTTPURL(session)),
             sources[address.url] == nil
         else { return }
         let addresses = grid.shardByteCounts.indices.map { source.addresses[$0] ?? 0 }

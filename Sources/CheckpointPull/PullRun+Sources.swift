@@ -125,7 +125,7 @@ extension PullRun {
             chunkByteCount: lease.chunkByteCount, shardByteCounts: lease.shardByteCounts)
         for reader in state.readers {
             guard
-                let address = SourceAddress(
+                let address = try? SourceAddress(
                     url: reader, token: sources[url]?.address.token)
             else { continue }
             add(address)

@@ -110,7 +110,7 @@ extension SourceClient {
         _ method: HTTPMethod, _ path: String, of source: SourceAddress, body: JSONValue? = nil,
         timeout: Duration = Self.callTimeout
     ) async throws(Refusal) -> [UInt8] {
-        var request = HTTPClientRequest(url: source.url + path)
+        var request = HTTPClientRequest(url: source.origin.appending(path: path))
         request.method = method
         if let token = source.token {
             request.headers.add(name: "authorization", value: "Bearer \(token)")

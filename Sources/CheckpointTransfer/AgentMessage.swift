@@ -1,4 +1,5 @@
 import CheckpointJSON
+import CheckpointModel
 
 /// One line from the agent.
 enum AgentMessage: Sendable, Hashable {
@@ -51,7 +52,7 @@ enum AgentMessage: Sendable, Hashable {
         case "failed": return .failed(try reader.string("error"))
         case "ready":
             let session = try reader.string("session")
-            guard AgentSession.isValid(session) else {
+            guard (try? NetworkAddress(session)) != nil else {
                 throw JSONError(
                     .unexpectedKind, "the session \(JSONError.quoted(session)) is not host:port")
             }

@@ -1,4 +1,5 @@
 import CheckpointJSON
+import CheckpointModel
 
 /// A request to the agent: the JSON of its line, all but the number, which the connection gives.
 struct AgentRequest: Sendable {
@@ -64,7 +65,7 @@ struct AgentRequest: Sendable {
     static func read(from session: String, _ ranges: [TransferRange]) throws(TransferError)
         -> AgentRequest
     {
-        guard AgentSession.isValid(session) else {
+        guard (try? NetworkAddress(session)) != nil else {
             throw TransferError(
                 .failed, "reading from \(JSONError.quoted(session)): it is not host:port")
         }

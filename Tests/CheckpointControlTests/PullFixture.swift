@@ -70,7 +70,7 @@ struct PullFixture: Sendable {
             configuration: EngineConfiguration(
                 sharedMemoryDirectory: memory.path, runtimeDirectory: disk.path,
                 zeroMQLibraryNames: ZeroMQNames.all,
-                pull: PullConfiguration(agent: configuration, advertisedURL: url)),
+                pull: PullConfiguration(agent: configuration, advertisedURL: try HTTPURL(url))),
             logger: ControlFixture.quiet)
         let (listening, continuation) = AsyncStream.makeStream(of: ControlAddress.self)
         let server = try ControlServer(
@@ -120,7 +120,7 @@ struct PullFixture: Sendable {
     }
 
     func address(_ daemon: Int, token: String? = Self.token) throws -> SourceAddress {
-        try #require(SourceAddress(url: daemons[daemon].url, token: token))
+        try SourceAddress(url: daemons[daemon].url, token: token)
     }
 
     /// Writes a checkpoint of random bytes, and registers it at the daemons; returns its bytes.

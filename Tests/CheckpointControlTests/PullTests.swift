@@ -135,7 +135,8 @@ struct PullTests {
                     UpdateRequest(
                         instances: [
                             EngineInstance(
-                                updateURL: url, unixSocketPath: nil, workerCount: 1, kind: .vllm)
+                                updateURL: try HTTPURL(url), unixSocketPath: nil, workerCount: 1,
+                                kind: .vllm)
                         ], timeoutSeconds: 60))
                 try await Task.sleep(for: .milliseconds(500))
                 try await source.unregister(name)
@@ -177,7 +178,7 @@ struct PullTests {
         try await PullFixture.with(1) { fixture in
             let engine = fixture.daemons[0].engine
             let name = try fixture.name
-            let nobody = try #require(SourceAddress(url: "http://127.0.0.1:9"))
+            let nobody = try SourceAddress(url: "http://127.0.0.1:9")
             let pulling = Task {
                 try await engine.pull(name, sources: [nobody], stallTimeout: .seconds(100))
             }

@@ -1,3 +1,4 @@
+import CheckpointModel
 import CheckpointEngine
 import CheckpointJSON
 import Hummingbird
@@ -84,7 +85,7 @@ struct RequestBodyTests {
                 ])))
         let instance = try #require(body.request.instances.first)
         #expect(body.request.instances.count == 1)
-        #expect(instance.updateURL == "http://h:1/collective_rpc")
+        #expect(instance.updateURL.description == "http://h:1/collective_rpc")
         #expect(instance.unixSocketPath == "/run/engine.sock")
         #expect(instance.workerCount == 2)
         #expect(body.request.timeoutSeconds == 2.5)
@@ -106,7 +107,7 @@ struct RequestBodyTests {
                     ("instances", .array(entries)), ("wait", .bool(false)),
                     ("reset_prefix_cache", .bool(false)),
                 ])))
-        #expect(body.request.instances.map(\.updateURL) == ["http://a", "http://b"])
+        #expect(body.request.instances.map(\.updateURL.description) == ["http://a", "http://b"])
         #expect(body.request.instances.map(\.workerCount) == [nil, 8])
         #expect(body.request.timeoutSeconds == 300)
         #expect(!body.request.resetsPrefixCache)

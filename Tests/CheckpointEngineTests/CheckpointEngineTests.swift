@@ -141,7 +141,8 @@ struct CheckpointEngineTests {
         try await withEngine { engine in
             try await engine.register(name, paths: [disk.path])
             let instance = EngineInstance(
-                updateURL: "http://localhost", unixSocketPath: "\(disk.path)/nobody.sock",
+                updateURL: try HTTPURL("http://localhost"),
+                unixSocketPath: "\(disk.path)/nobody.sock",
                 workerCount: 1)
             let request = UpdateRequest(instances: [instance], timeoutSeconds: 20)
             let started = try await engine.startUpdate(name, request)
@@ -166,15 +167,22 @@ struct CheckpointEngineTests {
     @Test func wrongRequestsAreRefused() async throws {
         try await withEngine { engine in
             try await engine.register(name, paths: [disk.path])
-            let engineOne = EngineInstance(updateURL: "http://a")
+            let engineOne = EngineInstance(updateURL: try HTTPURL("http://a"))
             let other = try #require(CheckpointName("other"))
             for (checkpoint, request, code) in [
                 (name, UpdateRequest(instances: []), EngineError.Code.invalidArgument),
                 (name, UpdateRequest(instances: [engineOne, engineOne]), .invalidArgument),
                 (name, UpdateRequest(instances: [engineOne], timeoutSeconds: 0), .invalidArgument),
-                (name, UpdateRequest(instances: [.init(updateURL: "nonsense")]), .invalidArgument),
                 (
-                    name, UpdateRequest(instances: [.init(updateURL: "http://a", workerCount: 0)]),
+                    name,
+                    UpdateRequest(
+                        instances: [.init(updateURL: engineOne.updateURL, unixSocketPath: "x")]),
+                    .invalidArgument
+                ),
+                (
+                    name,
+                    UpdateRequest(
+                        instances: [.init(updateURL: engineOne.updateURL, workerCount: 0)]),
                     .invalidArgument
                 ),
                 (other, UpdateRequest(instances: [engineOne]), .notFound),

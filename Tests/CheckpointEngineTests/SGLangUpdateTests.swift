@@ -47,9 +47,10 @@ struct SGLangUpdateTests {
             let catalog = try fixture.write(layout: 4, data: 10, to: source)
             try await fixture.engine.register(fixture.name, paths: [source.path])
             let request = UpdateRequest(
-                instances: zip(engines, [EngineKind.sglang, .vllm]).map { engine, kind in
+                instances: try zip(engines, [EngineKind.sglang, .vllm]).map { engine, kind in
                     EngineInstance(
-                        updateURL: "http://localhost", unixSocketPath: engine.socketPath,
+                        updateURL: try HTTPURL("http://localhost"),
+                        unixSocketPath: engine.socketPath,
                         kind: kind)
                 }, timeoutSeconds: 60)
             let status = try await fixture.update(request)
@@ -77,7 +78,7 @@ struct SGLangUpdateTests {
             let source = try TemporaryDirectory()
             _ = try fixture.write(layout: 4, data: 11, to: source)
             try await fixture.engine.register(fixture.name, paths: [source.path])
-            let base = fixture.request(engines)
+            let base = try fixture.request(engines)
             let status = try await fixture.update(
                 UpdateRequest(instances: base.instances, timeoutSeconds: 30, pause: .keep))
             #expect(status.state == .failed)
@@ -98,7 +99,7 @@ struct SGLangUpdateTests {
             _ = try fixture.write(layout: 4, data: 12, to: source)
             try await fixture.engine.register(fixture.name, paths: [source.path])
             let request = UpdateRequest(
-                instances: fixture.request(engines).instances, weightVersion: version)
+                instances: try fixture.request(engines).instances, weightVersion: version)
             let error = await #expect(throws: EngineError.self) {
                 try await fixture.update(request)
             }

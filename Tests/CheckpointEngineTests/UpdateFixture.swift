@@ -79,11 +79,11 @@ struct UpdateFixture {
     func request(
         _ engines: [InProcessEngine], workerCount: Int? = nil, timeoutSeconds: Double = 60,
         resetsPrefixCache: Bool = true, kind: EngineKind = .vllm
-    ) -> UpdateRequest {
+    ) throws -> UpdateRequest {
         UpdateRequest(
-            instances: engines.map {
+            instances: try engines.map {
                 EngineInstance(
-                    updateURL: "http://localhost", unixSocketPath: $0.socketPath,
+                    updateURL: try HTTPURL("http://localhost"), unixSocketPath: $0.socketPath,
                     workerCount: workerCount, kind: kind)
             }, timeoutSeconds: timeoutSeconds, resetsPrefixCache: resetsPrefixCache)
     }

@@ -49,7 +49,7 @@ struct UpdateTests {
             [try InProcessEngine("one", in: $0.disk, workers: 2)]
         }) { fixture, engines in
             let source = try TemporaryDirectory()
-            let request = fixture.request(engines, workerCount: 2, resetsPrefixCache: false)
+            let request = try fixture.request(engines, workerCount: 2, resetsPrefixCache: false)
             var used: Set<Int> = []
             for version in 0..<3 as Range<UInt64> {
                 let catalog = try fixture.write(layout: 5, data: version, to: source)

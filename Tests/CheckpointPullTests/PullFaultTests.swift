@@ -129,7 +129,7 @@ struct PullFaultTests {
 
     @Test func anAnswerWithoutItsBodyEndsInTime() async throws {
         try await FakeSource.with([try content()], fixture) { sources in
-            let address = try #require(SourceAddress(url: sources[0].url))
+            let address = try SourceAddress(url: sources[0].url)
             let lease = try await fixture.client.begin(fixture.name, at: address, reader: nil)
             sources[0].update { $0.cutsRenewals = true }
             let start = ContinuousClock.now

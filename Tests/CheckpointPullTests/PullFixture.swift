@@ -45,7 +45,7 @@ struct PullFixture: Sendable {
     ) throws -> PullRequest {
         PullRequest(
             checkpoint: name,
-            sources: try sources.map { try #require(SourceAddress(url: $0.url, token: token)) },
+            sources: try sources.map { try SourceAddress(url: $0.url, token: token) },
             reader: reader, stallTimeout: stall)
     }
 

@@ -1,3 +1,4 @@
+import CheckpointModel
 import CheckpointPlan
 import CheckpointTesting
 import Testing
@@ -134,21 +135,25 @@ struct SourceLeaseTests {
 struct SourceAddressTests {
     @Test(
         arguments: [
-            ("http://a:1", "http://a:1"), ("http://a:1///", "http://a:1"), ("http://[::1]:80", nil),
-            ("http://host_1.example-x", nil),
-        ] as [(String, String?)])
-    func urlsOfDaemons(_ text: String, _ expected: String?) {
-        let address = SourceAddress(url: text, token: "t")
-        #expect(address?.url == expected ?? text)
-        #expect(address?.token == "t")
+            ("http://a:1", "http://a:1"), ("http://A:1///", "http://a:1"),
+            ("http://[::1]:80", "http://[::1]"),
+            ("http://host_1.example-x", "http://host_1.example-x"),
+        ])
+    func urlsOfDaemons(_ text: String, _ expected: String) throws {
+        let address = try SourceAddress(url: text, token: "t")
+        #expect(address.url == expected)
+        #expect(address.token == "t")
     }
 
     @Test(arguments: [
         "", "http://", "http:///", "https://a:1", "HTTP://a", "a:1", "http://a/b", "http://u@a",
         "http://a?q", "http://a#f", "http://a b", "http://é", "http://a\n", "http://a%20",
         "http://" + String(repeating: "a", count: 1020), "unix:/a", "http://a\r\nhost: b",
+        "http://a:0", "http://a:65536", "http://[::1", "http://a:8b", "http://[fe80::1%eth0]:1",
+        "http://" + String(repeating: "a23456789.", count: 25) + "abc:1"
+            + String(repeating: "/", count: 4096),
     ])
     func whatIsNoneIsRefused(_ text: String) {
-        #expect(SourceAddress(url: text) == nil)
+        #expect(throws: AddressFlaw.self) { try SourceAddress(url: text) }
     }
 }

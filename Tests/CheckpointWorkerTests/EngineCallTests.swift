@@ -21,29 +21,29 @@ struct EngineCallTests {
     }
 
     private static func address(_ kind: EngineKind) throws -> EngineAddress {
-        try EngineAddress(updateURL: "http://h:1", kind: kind)
+        try EngineAddress(HTTPURL("http://h:1"), kind: kind)
     }
 
     @Test func everyKindHasItsPath() throws {
-        #expect(try Self.address(.vllm).updatePath == "/collective_rpc")
-        #expect(try Self.address(.sglang).updatePath == "/update_weights_from_ipc")
-        #expect(try EngineAddress(updateURL: "http://h:1/x", kind: .sglang).updatePath == "/x")
+        #expect(EngineKind.vllm.calls.updatePath == "/collective_rpc")
+        #expect(EngineKind.sglang.calls.updatePath == "/update_weights_from_ipc")
         #expect(try !Self.address(.vllm).repeatsSessions)
         #expect(try Self.address(.sglang).repeatsSessions)
     }
 
     @Test func sglangIsCalledWithHandles() {
         let call = SGLangProtocol().updateCall(
-            "/u", addresses: [(.cpu(rank: 0), "ipc:///a")], timeout: .seconds(9), Self.orders)
+            addresses: [(.cpu(rank: 0), "ipc:///a")], timeout: .seconds(9), Self.orders)
         #expect(
             Self.text(call)
-                == #"POST /u {"zmq_handles":{"CPU-0":"ipc:///a"},"flush_cache":true,"#
+                == #"POST /update_weights_from_ipc {"zmq_handles":{"CPU-0":"ipc:///a"},"flush_cache":true,"#
                 + #""weight_version":"v1"}"#)
         let plain = SGLangProtocol().updateCall(
-            "/u", addresses: [], timeout: .seconds(9), EngineOrders(resetsPrefixCache: false))
+            addresses: [], timeout: .seconds(9), EngineOrders(resetsPrefixCache: false))
         #expect(
             Self.text(plain)
-                == #"POST /u {"zmq_handles":{},"flush_cache":false,"weight_version":null}"#)
+                == #"POST /update_weights_from_ipc {"zmq_handles":{},"flush_cache":false,"weight_version":null}"#
+        )
     }
 
     @Test(arguments: [

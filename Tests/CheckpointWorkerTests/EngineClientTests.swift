@@ -16,7 +16,7 @@ struct EngineClientTests {
         let server = try ScriptedHTTPServer(path: "\(directory.path)/s", script: script)
         let client = EngineClient()
         let engine = try EngineAddress(
-            updateURL: "http://localhost", unixSocketPath: server.path)
+            HTTPURL("http://localhost"), unixSocketPath: server.path)
         do {
             try await test(client, engine, server)
         } catch {
@@ -96,7 +96,7 @@ struct EngineClientTests {
         let client = EngineClient()
         let directory = try TemporaryDirectory()
         let engine = try EngineAddress(
-            updateURL: "http://localhost", unixSocketPath: "\(directory.path)/none")
+            HTTPURL("http://localhost"), unixSocketPath: "\(directory.path)/none")
         let failure = await Self.failure { () async throws(WorkerError) in
             try await client.update(engine, addresses: [], timeout: .seconds(5))
         }

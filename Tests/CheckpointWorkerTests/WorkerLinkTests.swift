@@ -212,18 +212,37 @@ struct TensorSliceTests {
 
 struct EngineAddressTests {
     @Test func readsURLs() throws {
-        let plain = try EngineAddress(updateURL: "http://127.0.0.1:8000")
-        #expect(
-            plain.updatePath == "/collective_rpc" && plain.description == "http://127.0.0.1:8000")
-        #expect(try EngineAddress(updateURL: "http://h:1/x/y").updatePath == "/x/y")
-        #expect(try EngineAddress(updateURL: "https://h/").url("/health") == "https://h/health")
-        let unix = try EngineAddress(updateURL: "http://localhost", unixSocketPath: "/tmp/a b.sock")
+        let plain = try EngineAddress(HTTPURL("http://127.0.0.1:8000"))
+        #expect(plain.description == "http://127.0.0.1:8000")
+        #expect(try EngineAddress(HTTPURL("https://h/")).url("/health") == "https://h/health")
+        let unix = try EngineAddress(HTTPURL("http://localhost"), unixSocketPath: "/tmp/a b.sock")
         #expect(unix.url("/health") == "http+unix://%2Ftmp%2Fa%20b.sock/health")
+        #expect(unix.description == "unix:/tmp/a b.sock")
     }
 
-    @Test(arguments: ["", "ftp://h", "http://", "http://u:p@h/", "http://h/a?b", "http://h/ü"])
-    func refuses(_ url: String) {
-        let error = #expect(throws: WorkerError.self) { try EngineAddress(updateURL: url) }
+    /// All calls of an engine go to where its update goes.
+    @Test(arguments: [
+        ("http://h/collective_rpc", EngineKind.vllm, "http://h"),
+        ("http://h/engine-0/collective_rpc", .vllm, "http://h/engine-0"),
+        ("http://h/engine-0/", .vllm, "http://h/engine-0"),
+        ("http://h/a/b", .vllm, "http://h/a/b"),
+        ("http://h/x/update_weights_from_ipc", .sglang, "http://h/x"),
+        ("http://h/collective_rpc", .sglang, "http://h/collective_rpc"),
+    ])
+    func pathsOfGateways(_ url: String, _ kind: EngineKind, _ base: String) throws {
+        let engine = try EngineAddress(HTTPURL(url), kind: kind)
+        #expect(engine.description == base)
+        #expect(engine.url("/health") == base + "/health")
+    }
+
+    @Test(arguments: [
+        "", "relative", "/a\u{0}b", "/" + String(repeating: "x", count: 107),
+    ])
+    func socketsThatAreRefused(_ path: String) throws {
+        let url = try HTTPURL("http://localhost")
+        let error = #expect(throws: WorkerError.self) {
+            try EngineAddress(url, unixSocketPath: path)
+        }
         #expect(error?.code == .invalidArgument)
     }
 }

@@ -2,48 +2,42 @@ public import CheckpointModel
 
 /// The HTTP server of one engine instance, and how requests to it are written.
 public struct EngineAddress: Hashable, Sendable, CustomStringConvertible {
-    /// `http://HOST:PORT`, without a path or a trailing slash.
-    public let origin: String
-    /// The path that starts a reload.
-    public let updatePath: String
+    /// Bytes of a unix socket's path that the system takes.
+    private static let socketPathByteCountMax = 107
+
+    /// What all paths of the engine lie under: its server, or a place of a gateway.
+    public let base: HTTPURL
     public let unixSocketPath: String?
     public let kind: EngineKind
 
-    /// Takes `http[s]://HOST[:PORT][/PATH]`; without a path the update goes to the one of its kind.
-    public init(updateURL: String, unixSocketPath: String? = nil, kind: EngineKind = .vllm)
+    /// `url` is where the engine is, with or without the path of its kind that starts an update: what precedes
+    /// that path is taken for all calls.
+    public init(_ url: HTTPURL, unixSocketPath: String? = nil, kind: EngineKind = .vllm)
         throws(WorkerError)
     {
-        let schemes = ["http://", "https://"]
-        guard let scheme = schemes.first(where: updateURL.hasPrefix) else {
-            throw WorkerError(
-                .invalidArgument,
-                "the engine's URL \(updateURL) does not start with http:// or https://")
+        if let unixSocketPath {
+            guard unixSocketPath.hasPrefix("/"), !unixSocketPath.utf8.contains(0) else {
+                throw WorkerError(
+                    .invalidArgument,
+                    "the engine's unix socket \(unixSocketPath) is not an absolute path")
+            }
+            guard unixSocketPath.utf8.count <= Self.socketPathByteCountMax else {
+                throw WorkerError(
+                    .invalidArgument,
+                    "the path of the engine's unix socket \(unixSocketPath) has "
+                        + "\(unixSocketPath.utf8.count) bytes; a socket's path has at most "
+                        + "\(Self.socketPathByteCountMax)")
+            }
         }
-        let rest = updateURL.dropFirst(scheme.count)
-        let host = rest.prefix { $0 != "/" }
-        let path = rest.dropFirst(host.count)
-        let allowed = updateURL.utf8.allSatisfy { (0x21...0x7e).contains($0) }
-        guard !host.isEmpty, allowed, !host.contains("@"), !rest.contains("?"), !rest.contains("#")
-        else {
-            throw WorkerError(
-                .invalidArgument,
-                "the engine's URL \(updateURL) is not of the form http://HOST:PORT/PATH")
-        }
-        if let unixSocketPath, !unixSocketPath.hasPrefix("/") {
-            throw WorkerError(
-                .invalidArgument,
-                "the engine's unix socket \(unixSocketPath) is not an absolute path")
-        }
-        self.origin = scheme + host
-        self.updatePath = path.isEmpty || path == "/" ? kind.calls.updatePathDefault : String(path)
+        base = url.removing(pathEnd: kind.calls.updatePath) ?? url
         self.unixSocketPath = unixSocketPath
         self.kind = kind
     }
 
     /// What messages call the engine.
     public var description: String {
-        guard let unixSocketPath else { return origin }
-        return "unix:\(unixSocketPath)"
+        guard let unixSocketPath else { return base.description }
+        return "unix:\(unixSocketPath)\(base.path)"
     }
 
     /// Whether its workers may come back for the weights within one update.
@@ -51,8 +45,10 @@ public struct EngineAddress: Hashable, Sendable, CustomStringConvertible {
 
     /// The URL of `path` in the form of async-http-client, which knows `http+unix`.
     func url(_ path: String) -> String {
-        guard let unixSocketPath else { return origin + path }
-        return "http+unix://" + Self.percentEncoded(unixSocketPath) + path
+        let text = base.appending(path: path)
+        guard let unixSocketPath else { return text }
+        return "http+unix://" + Self.percentEncoded(unixSocketPath)
+            + text.dropFirst(base.origin.description.utf8.count)
     }
 
     static func percentEncoded(_ text: String) -> String {

@@ -79,8 +79,7 @@ public struct EngineClient: Sendable {
         orders: EngineOrders = EngineOrders()
     ) async throws(WorkerError) {
         let calls = engine.kind.calls
-        let call = calls.updateCall(
-            engine.updatePath, addresses: addresses, timeout: timeout, orders)
+        let call = calls.updateCall(addresses: addresses, timeout: timeout, orders)
         let answer = try await send(call, to: engine, timeout: timeout)
         guard let why = calls.updateFailure(answer) else { return }
         throw WorkerError(

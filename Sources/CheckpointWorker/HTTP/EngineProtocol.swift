@@ -3,8 +3,8 @@ public import CheckpointModel
 
 /// What one kind of engine is called with, and what its answers mean. Values of it do no I/O.
 protocol EngineProtocol: Sendable {
-    /// What the call that starts a reload is, where the address names none.
-    var updatePathDefault: String { get }
+    /// What starts a reload.
+    var updatePath: String { get }
     /// Answers when the engine can be updated.
     var readinessPath: String { get }
     var workerCountPath: String { get }
@@ -25,7 +25,7 @@ protocol EngineProtocol: Sendable {
 
     /// Starts the reload on all workers. `addresses` maps worker ids to the addresses of their sockets.
     func updateCall(
-        _ path: String, addresses: [(DeviceID, String)], timeout: Duration, _ orders: EngineOrders
+        addresses: [(DeviceID, String)], timeout: Duration, _ orders: EngineOrders
     ) -> EngineCall
 
     /// `nil` for an update that the engine calls done, else why not.

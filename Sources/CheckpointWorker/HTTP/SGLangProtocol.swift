@@ -3,7 +3,7 @@ import CheckpointModel
 
 /// SGLang's HTTP server. Source: SGLang 0.5.23.
 struct SGLangProtocol: EngineProtocol {
-    let updatePathDefault = "/update_weights_from_ipc"
+    let updatePath = "/update_weights_from_ipc"
     let readinessPath = "/ping"
     let workerCountPath = "/server_info"
     /// The scheduler serves one session for the model and one for each model that drafts.
@@ -39,11 +39,11 @@ struct SGLangProtocol: EngineProtocol {
     }
 
     func updateCall(
-        _ path: String, addresses: [(DeviceID, String)], timeout: Duration, _ orders: EngineOrders
+        addresses: [(DeviceID, String)], timeout: Duration, _ orders: EngineOrders
     ) -> EngineCall {
         let map = addresses.map { ($0.0.description, JSONValue.string($0.1)) }
         return .post(
-            path,
+            updatePath,
             .object(
                 JSONObject([
                     ("zmq_handles", .object(JSONObject(map))),

@@ -3,7 +3,7 @@ import CheckpointModel
 
 /// vLLM's API server in its development mode. Source: vLLM 0.32 and 0.33.
 struct VLLMProtocol: EngineProtocol {
-    let updatePathDefault = "/collective_rpc"
+    let updatePath = "/collective_rpc"
     let readinessPath = "/health"
     let workerCountPath = "/get_world_size?include_dp=true"
     let repeatsSessions = false
@@ -20,11 +20,11 @@ struct VLLMProtocol: EngineProtocol {
     }
 
     func updateCall(
-        _ path: String, addresses: [(DeviceID, String)], timeout: Duration, _ orders: EngineOrders
+        addresses: [(DeviceID, String)], timeout: Duration, _ orders: EngineOrders
     ) -> EngineCall {
         let map = addresses.map { ($0.0.description, JSONValue.string($0.1)) }
         return .post(
-            path,
+            updatePath,
             .object(
                 JSONObject([
                     ("method", .string("update_weights_from_ipc")),

@@ -58,11 +58,11 @@ struct BenchRun: Sendable {
 
     private func socket(_ number: Int) -> String { "\(memory)/engine-\(number).sock" }
 
-    private func instances() -> [EngineInstance] {
-        (0..<order.dataParallel).map { number in
+    private func instances() throws -> [EngineInstance] {
+        try (0..<order.dataParallel).map { number in
             let first = number * order.tensorParallel
             return EngineInstance(
-                updateURL: "http://engine-\(number)", unixSocketPath: socket(number),
+                updateURL: try HTTPURL("http://engine-\(number)"), unixSocketPath: socket(number),
                 workerCount: order.tensorParallel,
                 ranks: Array(first..<(first + order.tensorParallel)))
         }
@@ -139,7 +139,7 @@ extension BenchRun {
         -> BenchResult
     {
         try await engine.waitUntilReady(
-            instances(), timeoutSeconds: Self.readySeconds, progress: { _, _ in })
+            try instances(), timeoutSeconds: Self.readySeconds, progress: { _, _ in })
         guard let name = CheckpointName("bench") else {
             preconditionFailure("the name is a valid one")
         }
@@ -171,7 +171,7 @@ extension BenchRun {
         display.begin("update", "\(number) of \(order.updates)")
         let started = try await engine.startUpdate(
             name,
-            UpdateRequest(instances: instances(), timeoutSeconds: Self.timeoutSeconds))
+            UpdateRequest(instances: try instances(), timeoutSeconds: Self.timeoutSeconds))
         let status = try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { try await showProgress(started.id) }
             defer { group.cancelAll() }

@@ -67,7 +67,8 @@ struct DemoCommand: AsyncParsableCommand {
             zeroMQLibraryNames: zeroMQLibraryNames)
         var logger = Logger(label: "reference-engine")
         logger.logLevel = .critical
-        let instance = EngineInstance(updateURL: "http://localhost", unixSocketPath: socket)
+        let instance = EngineInstance(
+            updateURL: try HTTPURL("http://localhost"), unixSocketPath: socket)
         try await withThrowingTaskGroup(of: Void.self) { [logger] group in
             group.addTask {
                 try await reference.run(address: .unixDomainSocket(path: socket), logger: logger)

@@ -2,6 +2,7 @@ import ArgumentParser
 import CheckpointControl
 import CheckpointEngine
 import CheckpointHosts
+import CheckpointModel
 import FoundationEssentials
 
 /// Flags about several hosts that update together, the same for `update` and `serve`.
@@ -50,6 +51,7 @@ struct HostOptions: ParsableArguments {
         guard case .tcp(host: let host, port: let port) = address else {
             throw ValidationError("'--rendezvous' has to be an address and a port.")
         }
+        let meeting = try Self.meeting(host: host, port: port)
         guard let count = try variables.value(hosts, "hosts")?.count ?? place?.hostCount,
             let rank = try variables.value(rank, "host-rank")?.rank ?? place?.hostRank
         else {
@@ -65,8 +67,17 @@ struct HostOptions: ParsableArguments {
                     + "on all hosts.")
         }
         return HostGroupConfiguration(
-            address: host, port: port, hostCount: count, hostRank: rank, name: Self.hostName,
+            address: meeting.host.text, port: meeting.port, hostCount: count, hostRank: rank,
+            name: Self.hostName,
             token: token)
+    }
+
+    private static func meeting(host: String, port: Int) throws -> NetworkAddress {
+        do throws(AddressFlaw) {
+            return try NetworkAddress(host: try NetworkHost(host), port: port)
+        } catch {
+            throw ValidationError("The value of '--rendezvous' is no address of a host: \(error)")
+        }
     }
 
     private func token(_ variables: Variables) throws -> String? {

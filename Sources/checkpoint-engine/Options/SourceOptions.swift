@@ -12,7 +12,7 @@ struct SourceOptions: ParsableArguments {
             "source",
             "The URL of a daemon that has the checkpoint; repeat it for several, which share the load. "
                 + "The variable separates them by commas.", "url"))
-    var sources: [SourceValue] = []
+    var sources: [URLValue] = []
 
     @Option(
         name: .customLong("source-token-file"),
@@ -43,7 +43,7 @@ struct SourceOptions: ParsableArguments {
             "metas-url",
             "Take the sources from the metas of a daemon: its URL, with or without /v1/metas.",
             "url"))
-    var metasURL: TextValue?
+    var metasURL: URLValue?
 
     @Option(
         name: .customLong("stall-timeout"),
@@ -65,14 +65,22 @@ struct SourceOptions: ParsableArguments {
     /// Whether the command line names a source.
     var isGiven: Bool { !sources.isEmpty || metasFile != nil || metasURL != nil }
 
+    private static func source(_ url: HTTPURL, _ token: String?) throws -> SourceAddress {
+        do throws(AddressFlaw) {
+            return try SourceAddress(url, token: token)
+        } catch {
+            throw ValidationError("'--source': \(error)")
+        }
+    }
+
     /// What was said; throws when no source was named.
     func order(_ variables: Variables) throws -> SourceOrder {
         let token = try variables.value(tokenFile, "source-token-file").map {
             try TokenFile.read($0.path).text
         }
-        let urls = try variables.values(sources, "source").map(\.url)
+        let urls = try variables.values(sources, "source").map { try $0.url("source") }
         let file = try variables.value(metasFile, "load-metas-file")?.path
-        let url = try variables.value(metasURL, "metas-url")?.text
+        let url = try variables.value(metasURL, "metas-url")?.url("metas-url")
         guard !urls.isEmpty || file != nil || url != nil else {
             throw ValidationError(
                 "Missing expected option '--source' (or '--load-metas-file' or '--metas-url'): the "
@@ -80,8 +88,8 @@ struct SourceOptions: ParsableArguments {
         }
         let stall = try variables.value(stallTimeout, "stall-timeout")?.seconds
         return SourceOrder(
-            addresses: urls.compactMap { SourceAddress(url: $0, token: token) }, token: token,
-            metasFile: file, metasURL: url,
+            addresses: try urls.map { try Self.source($0, token) }, token: token,
+            metasFile: file, metasURL: url?.description,
             remoteName: try variables.value(sourceName, "source-name")?.name,
             stallTimeout: stall.map { .seconds($0) } ?? PullRequest.stallTimeoutDefault,
             keep: try variables.value(keep, "keep") ?? .whenItFits)

@@ -10,7 +10,7 @@ extension SourceOrder {
         if let metasURL { urls += try await engine.loadMetas(from: metasURL, token: token) }
         let known = Set(addresses.map(\.url))
         let more = urls.filter { !known.contains($0) }
-        return addresses + more.compactMap { SourceAddress(url: $0, token: token) }
+        return addresses + more.compactMap { try? SourceAddress(url: $0, token: token) }
     }
 
     private static func read(_ path: String) throws -> [UInt8] {

@@ -10,10 +10,10 @@ struct TargetOptions: ParsableArguments {
         name: .customLong("endpoint"),
         help: Variables.help(
             "endpoint",
-            "The URL of an engine; without a path the update goes to the one of its kind. Repeat it for "
+            "The URL of an engine, with the path of its gateway where it is behind one. Repeat it for "
                 + "several engines, in the order of their GPUs; the variable separates them by "
                 + "commas.", "url"))
-    var endpoints: [EndpointValue] = []
+    var endpoints: [URLValue] = []
 
     @Option(
         name: .customLong("uds"),
@@ -92,7 +92,7 @@ struct TargetOptions: ParsableArguments {
     }
 
     private func instances(_ variables: Variables) throws -> [EngineInstance] {
-        let endpoints = try variables.values(endpoints, "endpoint")
+        let endpoints = try variables.values(endpoints, "endpoint").map { try $0.url("endpoint") }
         let sockets = try variables.values(sockets, "uds").map(\.path)
         let workers = try variables.value(workerCount, "inference-parallel-size")?.count
         let kind = try variables.value(controlOptions.kind, "engine") ?? .vllm
@@ -114,7 +114,7 @@ struct TargetOptions: ParsableArguments {
         }
         return endpoints.enumerated().map { index, endpoint in
             EngineInstance(
-                updateURL: endpoint.url,
+                updateURL: endpoint,
                 unixSocketPath: sockets.count > 1 ? sockets[index] : sockets.first,
                 workerCount: ranks?[index].count ?? workers, ranks: ranks?[index], kind: kind)
         }

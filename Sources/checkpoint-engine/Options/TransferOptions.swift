@@ -1,6 +1,7 @@
 import ArgumentParser
 import CheckpointControl
 import CheckpointEngine
+import CheckpointModel
 import CheckpointPull
 import CheckpointTransfer
 import Glibc
@@ -56,7 +57,7 @@ struct TransferOptions: ParsableArguments {
             "advertise-url",
             "The URL under which other hosts reach this daemon, so that they can read from it what it "
                 + "still reads itself (default: --transfer-host and the port of --listen).", "url"))
-    var url: TextValue?
+    var url: URLValue?
 
     @Option(
         name: .customLong("ring-memory"),
@@ -92,11 +93,9 @@ struct TransferOptions: ParsableArguments {
             devices: try variables.values(devices, "transfer-device").map(\.text))
         let program = try variables.value(python, "transfer-python")?.text
         agent.executable = program ?? variables.plain(Self.pythonVariable) ?? "python3"
-        let advertised = try variables.value(url, "advertise-url")?.text
+        let advertised = try advertisedURL(variables)
         let reachable = named ?? (ownHost == Self.anyHost ? nil : ownHost)
-        let usual = reachable.flatMap { host in
-            port.flatMap { $0 > 0 ? "http://\(host):\($0)" : nil }
-        }
+        let usual = try Self.usualURL(host: reachable, port: port)
         let agentCount = try variables.value(agents, "transfer-agents")?.count
         guard agentCount ?? 1 <= LeaseState.endpointCountMax else {
             throw ValidationError(
@@ -111,6 +110,29 @@ struct TransferOptions: ParsableArguments {
                 variables,
                 isReachable: advertised != nil || usual != nil && !Self.isLoopback(reachable)),
             agentCount: agentCount ?? Self.usualAgentCount)
+    }
+
+    private func advertisedURL(_ variables: Variables) throws -> HTTPURL? {
+        guard let url = try variables.value(url, "advertise-url")?.url("advertise-url") else {
+            return nil
+        }
+        do throws(AddressFlaw) {
+            return try SourceAddress(url).origin
+        } catch {
+            throw ValidationError("'--advertise-url': \(error)")
+        }
+    }
+
+    /// `nil` where nobody knows the port, or the host.
+    private static func usualURL(host: String?, port: Int?) throws -> HTTPURL? {
+        guard let host, let port, port > 0 else { return nil }
+        do throws(AddressFlaw) {
+            return HTTPURL(try NetworkAddress(host: try NetworkHost(host), port: port))
+        } catch {
+            throw ValidationError(
+                "Other hosts cannot reach '\(host)': \(error); name this host's address with "
+                    + "'--transfer-host'.")
+        }
     }
 
     /// Each is as fast as one core; others are for the engines.

@@ -114,7 +114,8 @@ struct UpdateRun: Sendable {
     }
 
     private func update() async throws -> UpdateStatus {
-        display.begin("update", order.request.instances.map(\.updateURL).joined(separator: ", "))
+        display.begin(
+            "update", order.request.instances.map(\.updateURL.description).joined(separator: ", "))
         let started = try await engine.startUpdate(order.name, order.request)
         return try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { try await showProgress(started.id) }
