@@ -33,8 +33,8 @@ class PullDaemon:
         variables = {k: v for k, v in os.environ.items() if not k.startswith("CHECKPOINT_ENGINE_")}
         variables.setdefault("VIRTUAL_ENV", sys.prefix)
         variables.setdefault("PYTHONPATH", str(REPOSITORY / "python"))
-        arguments = ["serve", "--log-level", "warning", "--listen", f"{HOST}:{self._port}"]
-        arguments += ["--device", "host", *zmq_flags()]
+        arguments = ["serve", "--log-level", "error", "--listen", f"{HOST}:{self._port}"]
+        arguments += ["--no-token", "--device", "host", *zmq_flags()]
         transfer = ["--transfer-python", sys.executable, "--transfer-protocol", "tcp"]
         self._process = subprocess.Popen(
             [binary(), *arguments, *transfer, "--transfer-host", HOST, *more],

@@ -20,6 +20,7 @@ extension ControlError {
             }
         case .unauthorized: .unauthorized
         case .forbidden: .forbidden
+        case .overloaded: .serviceUnavailable
         case .noRoute: .notFound
         case .methodNotAllowed: .methodNotAllowed
         case .contentTooLarge: .contentTooLarge
@@ -33,6 +34,7 @@ extension ControlError {
         case .engine(let code): code.rawValue
         case .unauthorized: "unauthorized"
         case .forbidden: "forbidden"
+        case .overloaded: "overloaded"
         case .noRoute: "no_route"
         case .methodNotAllowed: "method_not_allowed"
         case .contentTooLarge: "content_too_large"

@@ -7,8 +7,10 @@ public struct ControlError: Error, Sendable {
         case engine(EngineError.Code)
         /// The request lacks the token, or has a wrong one.
         case unauthorized
-        /// A web page of another origin sent the request.
+        /// The caller may not do that: a web page, or a reader that gives an order.
         case forbidden
+        /// As many callers of this kind as the daemon has places for wait already.
+        case overloaded
         /// There is no such route.
         case noRoute
         /// The route exists for other methods.

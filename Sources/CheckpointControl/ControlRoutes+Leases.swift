@@ -62,7 +62,7 @@ extension ControlRoutes {
             name, remoteName: body.remoteName, sources: body.sources, token: body.token,
             stallTimeout: .seconds(body.stallSeconds), keep: body.keep)
         guard body.waits else { return try .json(begun, status: .accepted) }
-        return try .json(try await engine.finishedPull(name))
+        return try .json(try await waits.hold { try await engine.finishedPull(name) })
     }
 
     private func leaseID(_ context: Context) throws(ControlError) -> String {

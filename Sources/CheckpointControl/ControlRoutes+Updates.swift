@@ -16,7 +16,7 @@ extension ControlRoutes {
         guard body.waits else {
             return try .json(started, status: .accepted, headers: location)
         }
-        let ended = try await engine.finishedUpdate(started.id)
+        let ended = try await waits.hold { try await engine.finishedUpdate(started.id) }
         if let failure = ended.error {
             throw ControlError(failure, update: ended.id)
         }
@@ -29,7 +29,8 @@ extension ControlRoutes {
         guard let seconds = try request.seconds("wait", max: Self.waitSecondsMax) else {
             return try .json(try await engine.update(id))
         }
-        return try .json(try await engine.update(id, waitingSeconds: seconds))
+        return try .json(
+            try await waits.hold { try await engine.update(id, waitingSeconds: seconds) })
     }
 
     /// How long one request may wait for the end of an update.

@@ -5,54 +5,101 @@ import Logging
 
 /// The HTTP API as a router: each route is a call to the engine.
 struct ControlRoutes: Sendable {
-    typealias Context = BasicRequestContext
+    typealias Context = CallContext
     typealias Handler = @Sendable (Request, Context) async throws -> Response
+
+    /// What one method of a path does, and who may have it done.
+    private struct Route {
+        let party: Party
+        let handler: Handler
+
+        /// It changes nothing but what belongs to the reader itself.
+        static func reading(_ handler: @escaping Handler) -> Route {
+            Route(party: .reader, handler: handler)
+        }
+
+        static func order(_ handler: @escaping Handler) -> Route {
+            Route(party: .administrator, handler: handler)
+        }
+    }
 
     let engine: CheckpointEngine
     let configuration: ControlConfiguration
     let logger: Logger
+    let connections: Connections
+    let waits: WaitBudget
+
+    init(engine: CheckpointEngine, configuration: ControlConfiguration, logger: Logger) {
+        self.engine = engine
+        self.configuration = configuration
+        self.logger = logger
+        let limits = ConnectionPlaces.Limits(descriptorCountMax: configuration.descriptorCountMax)
+        connections = Connections(limits: limits)
+        waits = WaitBudget(countMax: limits.administrators / 2)
+    }
 
     func makeRouter() -> Router<Context> {
         let router = Router(context: Context.self, options: .autoGenerateHeadEndpoints)
         // The outermost comes first: it turns what the others throw into an answer.
-        router.add(middleware: ErrorMiddleware(logger: logger))
-        router.add(middleware: AccessMiddleware(token: configuration.bearerToken))
-        add("/v1/healthz", [.get: health], to: router)
-        add("/v1/version", [.get: version], to: router)
-        add("/metrics", [.get: metrics], to: router)
-        add("/v1/metas", [.get: metas, .post: loadMetas], to: router)
-        add("/v1/checkpoints", [.get: checkpoints], to: router)
-        add("/v1/checkpoints/:name", [.get: checkpoint, .delete: unregister], to: router)
-        add("/v1/checkpoints/:name/files", [.post: register], to: router)
-        add("/v1/checkpoints/:name/gather-metas", [.post: gatherMetas], to: router)
-        add("/v1/checkpoints/:name/update", [.post: startUpdate], to: router)
-        add("/v1/checkpoints/:name/parts", [.post: compose], to: router)
-        add("/v1/checkpoints/:name/open-update", [.post: openUpdate], to: router)
-        add("/v1/checkpoints/:name/pull", [.post: pull], to: router)
-        add("/v1/checkpoints/:name/leases", [.post: beginLease], to: router)
-        add("/v1/leases/:id", [.post: renewLease, .delete: endLease], to: router)
-        add("/v1/leases/:id/catalog", [.get: leaseCatalog], to: router)
-        add("/v1/leases/:id/checksums/:first/:count", [.get: leaseChecksums], to: router)
-        add("/v1/updates/:id/calls/:call", [.post: reportCall], to: router)
-        add("/v1/updates/:id", [.get: update, .delete: cancelUpdate], to: router)
-        add("/v1/updates/:id/trace", [.get: trace], to: router)
-        add("/v1/gpus/release", [.post: releaseGPUMemory], to: router)
+        router.add(middleware: ErrorMiddleware(logger: logger, refusals: RefusalLog(logger)))
+        router.add(
+            middleware: AccessMiddleware(
+                access: configuration.access, hostNames: hostNames, connections: connections))
+        add("/v1/healthz", [.get: Route(party: .stranger, handler: health)], to: router)
+        add("/v1/version", [.get: .reading(version)], to: router)
+        add("/metrics", [.get: .reading(metrics)], to: router)
+        add("/v1/metas", [.get: .reading(metas), .post: .order(loadMetas)], to: router)
+        add("/v1/checkpoints", [.get: .reading(checkpoints)], to: router)
+        add(
+            "/v1/checkpoints/:name", [.get: .reading(checkpoint), .delete: .order(unregister)],
+            to: router)
+        add("/v1/checkpoints/:name/files", [.post: .order(register)], to: router)
+        add("/v1/checkpoints/:name/gather-metas", [.post: .order(gatherMetas)], to: router)
+        add("/v1/checkpoints/:name/update", [.post: .order(startUpdate)], to: router)
+        add("/v1/checkpoints/:name/parts", [.post: .order(compose)], to: router)
+        add("/v1/checkpoints/:name/open-update", [.post: .order(openUpdate)], to: router)
+        add("/v1/checkpoints/:name/pull", [.post: .order(pull)], to: router)
+        add("/v1/checkpoints/:name/leases", [.post: .reading(beginLease)], to: router)
+        add(
+            "/v1/leases/:id", [.post: .reading(renewLease), .delete: .reading(endLease)], to: router
+        )
+        add("/v1/leases/:id/catalog", [.get: .reading(leaseCatalog)], to: router)
+        add("/v1/leases/:id/checksums/:first/:count", [.get: .reading(leaseChecksums)], to: router)
+        add("/v1/updates/:id/calls/:call", [.post: .order(reportCall)], to: router)
+        add("/v1/updates/:id", [.get: .reading(update), .delete: .order(cancelUpdate)], to: router)
+        add("/v1/updates/:id/trace", [.get: .reading(trace)], to: router)
+        add("/v1/gpus/release", [.post: .order(releaseGPUMemory)], to: router)
         return router
     }
 
-    /// Adds the route, and the refusal of every other method for its path.
+    /// The names that requests may give to this daemon: they matter where no token tells web pages from
+    /// clients.
+    private var hostNames: HostNames? {
+        guard case .everyone = configuration.access, case .tcp(let host, _) = configuration.address
+        else { return nil }
+        return HostNames([host] + configuration.hostNames)
+    }
+
+    /// Adds the path with its methods, and the refusal of every other method.
     private func add(
-        _ path: RouterPath, _ handlers: [HTTPRequest.Method: Handler], to router: Router<Context>
+        _ path: RouterPath, _ routes: [HTTPRequest.Method: Route], to router: Router<Context>
     ) {
-        for (method, handler) in handlers {
+        for (method, route) in routes {
             router.on(path, method: method) { request, context in
-                try await handler(request, context)
+                guard context.party >= route.party else {
+                    throw ControlError(
+                        .forbidden,
+                        "the token is one for reading, and \(method.rawValue) "
+                            + "\(request.uri.path.prefix(400)) is an order: it needs the token of "
+                            + "--token-file")
+                }
+                return try await route.handler(request, context)
             }
         }
-        let allowed = handlers.keys.map(\.rawValue).sorted().joined(separator: ", ")
-        for method in Self.knownMethods where handlers[method] == nil {
+        let allowed = routes.keys.map(\.rawValue).sorted().joined(separator: ", ")
+        for method in Self.knownMethods where routes[method] == nil {
             // The router makes the HEAD of every GET.
-            if method == .head, handlers[.get] != nil { continue }
+            if method == .head, routes[.get] != nil { continue }
             router.on(path, method: method) { request, _ -> Response in
                 var response = Response.failure(
                     ControlError(

@@ -22,7 +22,7 @@ public struct ControlServer: Sendable {
         engine: CheckpointEngine, configuration: ControlConfiguration, logger: Logger,
         onListening: @escaping @Sendable (ControlAddress) -> Void = { _ in }
     ) throws(ControlError) {
-        guard configuration.address.isLocal || configuration.bearerToken != nil else {
+        if case .everyone = configuration.access, !configuration.address.isLocal {
             throw ControlError(
                 .listenFailed,
                 "other machines can reach \(configuration.address): set --token-file to a file "
@@ -76,13 +76,19 @@ public struct ControlServer: Sendable {
         frameworkLogger.logLevel = max(.warning, logger.logLevel)
         let isListening = Atomic(false)
         let routes = ControlRoutes(engine: engine, configuration: configuration, logger: logger)
+        let connections = routes.connections
         let application = Application(
             router: routes.makeRouter(),
-            server: .http1(configuration: .init(idleTimeout: Self.idleTimeout)),
+            server: .http1(
+                configuration: .init(
+                    additionalChannelHandlers: [ConnectionHandler(connections)],
+                    idleTimeout: Self.idleTimeout,
+                    httpDecoderConfiguration: Self.headLimits)),
             configuration: ApplicationConfiguration(
                 address: address,
                 availableConnectionsDelegate: .maximum(
-                    Self.connectionCountMax, logger: frameworkLogger)),
+                    connections.limits.total + Self.closingConnectionCountMax,
+                    logger: frameworkLogger)),
             onServerRunning: { channel in
                 isListening.store(true, ordering: .relaxed)
                 onRunning(channel)
@@ -101,6 +107,10 @@ public struct ControlServer: Sendable {
 
     /// A connection without a request, or one that stops in the middle of it, is closed.
     private static let idleTimeout = TimeAmount.seconds(60)
-    /// Further clients wait in the queue of the system.
-    private static let connectionCountMax = 256
+    /// Connections that lost their place and are not closed yet; further clients wait in the queue of
+    /// the system.
+    private static let closingConnectionCountMax = 64
+    /// What a request may have before its body.
+    private static let headLimits = HTTP1Channel.Configuration.DecoderConfiguration(
+        maxHeaderFieldSize: 16 << 10, maxHeaderListSize: 32 << 10, maxHeaderFieldCount: 100)
 }

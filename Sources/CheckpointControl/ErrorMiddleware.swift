@@ -1,12 +1,14 @@
 import CheckpointEngine
 import Hummingbird
 import Logging
+import NIOCore
 
 /// Turns every failure of a route into an answer, and logs each request once.
 struct ErrorMiddleware: RouterMiddleware {
     typealias Context = ControlRoutes.Context
 
     let logger: Logger
+    let refusals: RefusalLog
 
     func handle(
         _ request: Request, context: Context,
@@ -29,6 +31,11 @@ struct ErrorMiddleware: RouterMiddleware {
         }
         metadata["status"] = "\(response.status.code)"
         metadata["seconds"] = "\((clock.now - start) / .seconds(1))"
+        if response.status == .unauthorized || response.status == .forbidden {
+            metadata["peer"] = "\(context.channel.remoteAddress.map { "\($0)" } ?? "")"
+            refusals.note(metadata)
+            return response
+        }
         logger.log(
             level: Self.level(request, response.status), "Request answered", metadata: metadata)
         return response

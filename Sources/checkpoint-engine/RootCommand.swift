@@ -20,7 +20,7 @@ struct RootCommand: AsyncParsableCommand {
 
             A daemon that keeps checkpoints and takes orders over HTTP:
 
-              checkpoint-engine serve --listen 127.0.0.1:19731
+              checkpoint-engine serve
 
             A new host, which takes its weights from hosts that are serving:
 

@@ -61,7 +61,8 @@ struct ControlFixture: Sendable {
         token: String? = nil, bodyByteCountMax: Int = ControlConfiguration.bodyByteCountDefault
     ) -> ControlConfiguration {
         ControlConfiguration(
-            address: .tcp(host: "127.0.0.1", port: 0), bearerToken: token.flatMap(BearerToken.init),
+            address: .tcp(host: "127.0.0.1", port: 0),
+            access: token.flatMap(BearerToken.init).map { .tokens(administrator: $0) } ?? .everyone,
             version: "1.2.3", bodyByteCountMax: bodyByteCountMax)
     }
 

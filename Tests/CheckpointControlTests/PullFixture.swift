@@ -77,7 +77,7 @@ struct PullFixture: Sendable {
             engine: engine,
             configuration: ControlConfiguration(
                 address: .tcp(host: "127.0.0.1", port: port),
-                bearerToken: BearerToken(token), version: "1"),
+                access: .tokens(administrator: try #require(BearerToken(token))), version: "1"),
             logger: ControlFixture.quiet
         ) { continuation.yield($0) }
         group.addTask {

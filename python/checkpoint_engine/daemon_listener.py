@@ -8,10 +8,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from .daemon_client import DaemonAddress, DaemonClient
+from .default_socket import default_socket
 from .ps_errors import ArgumentError
 
 LISTEN_VARIABLE = "CHECKPOINT_ENGINE_LISTEN"
 TOKEN_VARIABLE = "CHECKPOINT_ENGINE_TOKEN_FILE"  # noqa: S105 - the name of a variable
+NO_TOKEN_VARIABLE = "CHECKPOINT_ENGINE_NO_TOKEN"  # noqa: S105 - the name of a variable
 _REACHED_VARIABLES = ("CHECKPOINT_ENGINE_TRANSFER_HOST", "CHECKPOINT_ENGINE_ADVERTISE_URL")
 # All addresses of a machine, and the one at which its own processes reach it.
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
@@ -20,7 +22,7 @@ _LISTENING = "0A"
 
 @dataclass(frozen=True)
 class DaemonListener:
-    """``address`` is ``HOST:PORT``; ``token_file`` has what requests carry, if anything."""
+    """``address`` is ``HOST:PORT``; ``token_file`` has what requests carry, ``None`` nothing."""
 
     address: str
     token_file: str | None
@@ -31,20 +33,27 @@ class DaemonListener:
         address = os.environ.get(LISTEN_VARIABLE)
         if not address:
             return None
-        token_file = os.environ.get(TOKEN_VARIABLE)
-        listener = cls(address, str(Path(token_file).absolute()) if token_file else None)
+        named = os.environ.get(TOKEN_VARIABLE)
+        token_file = str(Path(named).absolute()) if named else None
+        listener = cls(address, token_file)
         host, _ = listener._place
         if host in _LOOPBACK and not any(map(os.environ.get, _REACHED_VARIABLES)):
             raise ArgumentError(
                 f"{LISTEN_VARIABLE} is {address}, which does not tell other hosts where this one "
                 f"is: name the host's own address there, or set {_REACHED_VARIABLES[0]} to it"
             )
+        if token_file is None and not os.environ.get(NO_TOKEN_VARIABLE):
+            raise ArgumentError(
+                f"{LISTEN_VARIABLE} is {address}, where others could give orders: set "
+                f"{TOKEN_VARIABLE} to a file with a secret, or on a loopback address "
+                f"{NO_TOKEN_VARIABLE}=true to let every user of this machine"
+            )
         return listener
 
     @property
     def flags(self) -> list[str]:
         """For ``checkpoint-engine serve``."""
-        token = [] if self.token_file is None else ["--token-file", self.token_file]
+        token = ["--no-token"] if self.token_file is None else ["--token-file", self.token_file]
         return ["--listen", self.address, *token]
 
     @property
@@ -89,7 +98,12 @@ class DaemonListener:
 
 
 def daemon_client(address: str, token_file: str | None, variable: str) -> DaemonClient:
-    """A client for ``address`` with the token of a file that ``variable`` names."""
+    """A client for ``address`` with the token of a file that ``variable`` names.
+
+    The address ``unix:`` is that of this user's daemon that was not told where to listen.
+    """
+    if address == "unix:":
+        address = f"unix:{default_socket()}"
     return DaemonClient(DaemonAddress(address), read_token(token_file, variable))
 
 

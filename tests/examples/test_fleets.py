@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from checkpoint_engine.metas_json import read_metas_file
+from daemon import write_secret
 from example_runs import EXAMPLES, Engine, random_checkpoint, staying, torchrun, wait_until
 from ports import free_port
 
@@ -30,7 +31,7 @@ class Fleet:
         self.metas_file = folder / "metas.json"
         self.url = f"http://127.0.0.1:{free_port()}"
         self._token = folder / "token"
-        self._token.write_text(TOKEN)
+        write_secret(self._token, TOKEN)
         self._log = folder / "first.log"
         self._engine = engine
         self.memory = {"CHECKPOINT_ENGINE_SHARED_MEMORY_DIR": str(shared_memory)}

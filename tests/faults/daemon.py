@@ -90,6 +90,12 @@ class Ended:
         assert self.seconds < within, f"took {self.seconds:.1f} s"
 
 
+def write_secret(path: Path, text: str) -> None:
+    """A file that the program takes for a token or a key: nobody else may read it."""
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
 def environment() -> dict[str, str]:
     """The variables of the process without those that would be taken for flags."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("CHECKPOINT_ENGINE_")}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from background import Background
 from checkpoints import check_delivered
-from daemon import Answer, Daemon, run, update_arguments, wait_until
+from daemon import Answer, Daemon, run, update_arguments, wait_until, write_secret
 from fake_engine import FakeEngine
 from fault_workers import Fault
 
@@ -117,7 +117,7 @@ def test_flags_and_variables(
     folders: Folders, engine: FakeEngine, samples: Samples, tmp_path
 ) -> None:
     token = tmp_path / "token"
-    token.write_text("secret-7")
+    write_secret(token, "secret-7")
     arguments = update_arguments(samples.first, engine.url, folders, "--pause", "wait", "--wake")
     ended = run(
         *arguments,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from daemon import run, update_arguments
+from daemon import run, update_arguments, write_secret
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +59,7 @@ def test_a_wrong_token_file(
     folders: Folders, samples: Samples, tmp_path: Path, content: str
 ) -> None:
     path = tmp_path / "token"
-    path.write_text(content)
+    write_secret(path, content)
     ended = run(
         *update_arguments(
             samples.first, "http://127.0.0.1:9", folders, "--engine-token-file", str(path)

@@ -145,6 +145,9 @@ USAGE = {
     "listen port": ["serve", "--listen", "127.0.0.1:99999"],
     "listen and uds": ["serve", "--listen", "127.0.0.1:0", "--uds", "/tmp/a.sock"],
     "everybody without token": ["serve", "--listen", "0.0.0.0:0"],
+    "everybody on purpose": ["serve", "--listen", "0.0.0.0:0", "--no-token"],
+    "loopback without token": ["serve", "--listen", "127.0.0.1:0"],
+    "reader's token alone": ["serve", "--reader-token-file", "/nonexistent"],
     "token file missing": ["serve", "--listen", "0.0.0.0:0", "--token-file", "/nonexistent"],
     "token from a device": ["serve", "--listen", "0.0.0.0:0", "--token-file", "/dev/null"],
     "inspect nothing": ["inspect"],
@@ -239,5 +242,5 @@ def test_a_file_in_the_place_of_the_api_socket_is_kept(folders: Folders, socket_
 def test_the_port_is_taken(folders: Folders) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
-        ended = run("serve", "--listen", f"127.0.0.1:{port}", *folders.flags)
+        ended = run("serve", "--listen", f"127.0.0.1:{port}", "--no-token", *folders.flags)
     ended.check_failure(str(port))

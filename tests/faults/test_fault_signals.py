@@ -285,5 +285,6 @@ def test_a_daemon_ends_with_the_process_that_it_belongs_to(
 def test_a_daemon_of_a_process_that_is_gone_does_not_start(folders: Folders) -> None:
     owner = subprocess.Popen(["true"])
     owner.wait()
-    arguments = ["serve", "--listen", "127.0.0.1:0", "--until-exit-of", str(owner.pid)]
+    socket = folders.runtime / "api.sock"
+    arguments = ["serve", "--uds", str(socket), "--until-exit-of", str(owner.pid)]
     Program(*arguments, *folders.flags).wait(20).check_failure(str(owner.pid))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from background import Background
 from checkpoints import check_delivered
-from daemon import Answer, Daemon, run, update_arguments, wait_until
+from daemon import Answer, Daemon, run, update_arguments, wait_until, write_secret
 from fake_sglang import FakeSGLang
 from fault_workers import Fault
 
@@ -151,7 +151,7 @@ def test_a_server_that_does_not_tell_its_size(loaded: Daemon, server: FakeSGLang
 
 def test_the_key_is_sent(folders: Folders, server: FakeSGLang, samples: Samples, tmp_path) -> None:
     token = tmp_path / "token"
-    token.write_text("sk-admin\n")
+    write_secret(token, "sk-admin\n")
     arguments = update_arguments(samples.first, server.url, folders, "--engine", "sglang")
     assert run(*arguments, "--engine-token-file", str(token)).code == 0
     assert server.control.tokens == {"Bearer sk-admin"}

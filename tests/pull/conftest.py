@@ -13,7 +13,7 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "faults")]
 
 from checkpoints import check_delivered  # noqa: E402
-from daemon import Folders  # noqa: E402
+from daemon import Folders, write_secret  # noqa: E402
 from fake_engine import FakeEngine  # noqa: E402
 from network import Host, Network, missing  # noqa: E402
 from nodes import TOKEN, Node, starting_nodes  # noqa: E402
@@ -82,7 +82,7 @@ def start_large(start: Callable[..., Node]) -> Callable[..., Node]:
 def token(tmp_path: Path) -> Path:
     """A file with the token of all daemons."""
     path = tmp_path / "token"
-    path.write_text(TOKEN)
+    write_secret(path, TOKEN)
     return path
 
 

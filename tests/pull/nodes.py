@@ -28,6 +28,7 @@ from daemon import (
     Program,
     environment,
     wait_until,
+    write_secret,
 )
 from ports import free_port
 
@@ -115,7 +116,7 @@ class Node(Daemon):
         runtime, token = folder / "runtime", folder / "token"
         for one in (runtime, shared_memory):
             one.mkdir()
-        token.write_text(TOKEN)
+        write_secret(token, TOKEN)
         self.folders = Folders(shared_memory, runtime)
         line = [*(host.command if host else []), str(BINARY), command]
         line += ["--listen", f"{self.address}:{port}", "--token-file", str(token)]

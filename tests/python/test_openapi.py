@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-ROUTE = re.compile(r'add\("(/[^"]*)"')
+ROUTE = re.compile(r'add\(\s*"(/[^"]*)"')
 
 
 @pytest.fixture(scope="module")

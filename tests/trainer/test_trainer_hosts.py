@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from daemon import wait_until
+from daemon import wait_until, write_secret
 from nodes import TOKEN, starting_nodes
 from reference import ReferenceEngine, small_checkpoint
 
@@ -143,7 +143,7 @@ def test_a_host_updates_alone(run_hosts, source, tmp_path):
     metas = source.request("GET", "/v1/metas").body
     (tmp_path / "metas-0.json").write_text(json.dumps(metas))
     token = tmp_path / "source-token"
-    token.write_text(TOKEN)
+    write_secret(token, TOKEN)
     ended = run_hosts(
         "host_alone",
         checkpoint=new,

@@ -33,7 +33,10 @@ class Fleet:
         self.url = f"http://127.0.0.1:{free_port()}"
         self._versions = versions
         self._ended: list[Ended] = []
-        listen = {"CHECKPOINT_ENGINE_LISTEN": self.url.removeprefix("http://")}
+        listen = {
+            "CHECKPOINT_ENGINE_LISTEN": self.url.removeprefix("http://"),
+            "CHECKPOINT_ENGINE_NO_TOKEN": "true",
+        }
         self._thread = threading.Thread(
             target=lambda: self._ended.append(
                 run.ranks(
@@ -241,7 +244,8 @@ def test_impossible_addresses(launcher, listen, kind, words):
         threading.Thread(target=other.serve_forever, daemon=True).start()
         address = listen or f"127.0.0.1:{other.server_address[1]}"
         run = launcher()
-        ended = run.ranks("idle", 2, variables=[{"CHECKPOINT_ENGINE_LISTEN": address}] * 2)
+        listen = {"CHECKPOINT_ENGINE_LISTEN": address, "CHECKPOINT_ENGINE_NO_TOKEN": "true"}
+        ended = run.ranks("idle", 2, variables=[listen] * 2)
         other.shutdown()
     assert ended.codes == [1, 1]
     first, second = ended.values("failure")
@@ -250,3 +254,12 @@ def test_impossible_addresses(launcher, listen, kind, words):
         assert words in failure
         assert address in failure
     assert run.folders.contents() == []
+
+
+def test_an_address_without_a_token(launcher):
+    variables = [{"CHECKPOINT_ENGINE_LISTEN": f"127.0.0.1:{free_port()}"}] * 2
+    ended = launcher().ranks("idle", 2, variables=variables)
+    assert ended.codes == [1, 1]
+    for failure in ended.values("failure"):
+        assert "CHECKPOINT_ENGINE_TOKEN_FILE" in failure
+        assert "CHECKPOINT_ENGINE_NO_TOKEN" in failure

@@ -111,7 +111,8 @@ class Daemon:
     def __init__(self) -> None:
         self.port = free_port()
         self._process = subprocess.Popen(
-            [BINARY, "serve", "--listen", f"127.0.0.1:{self.port}"], stderr=subprocess.DEVNULL
+            [BINARY, "serve", "--listen", f"127.0.0.1:{self.port}", "--no-token"],
+            stderr=subprocess.DEVNULL,
         )
 
     def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:

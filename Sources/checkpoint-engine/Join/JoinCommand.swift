@@ -36,7 +36,8 @@ struct JoinCommand: AsyncParsableCommand {
 
     func run() async throws {
         let variables = Variables.process
-        let address = try listenOptions.address(variables)
+        let address = try listenOptions.address(
+            variables, runtimeDirectory: engineOptions.runtimePath(variables))
         let order = JoinOrder(
             name: try targetOptions.name(variables),
             source: try sourceOptions.order(variables),
@@ -44,7 +45,7 @@ struct JoinCommand: AsyncParsableCommand {
             readySeconds: try targetOptions.readySeconds(variables))
         let logger = try logOptions.logger(default: .info, variables)
         let daemon = DaemonRun(
-            address: address, token: try listenOptions.token(for: address, variables),
+            address: address, access: try listenOptions.access(at: address, variables),
             configuration: try engineOptions.configuration(variables, listening: address),
             logger: logger, owner: try variables.value(listenOptions.owner, "until-exit-of")?.id)
         try await daemon.run { engine in

@@ -64,8 +64,7 @@ struct EngineOptions: ParsableArguments {
         return EngineConfiguration(
             sharedMemoryDirectory: try Self.directory(
                 variables.value(sharedMemoryDirectory, "shared-memory-dir"), "/dev/shm"),
-            runtimeDirectory: try Self.directory(
-                variables.value(runtimeDirectory, "runtime-dir"), "/tmp"),
+            runtimeDirectory: try runtimePath(variables),
             memoryByteCountMax: try variables.value(memoryLimit, "memory-limit")?.byteCount,
             readThreadCount: try variables.value(readThreads, "read-threads")?.count,
             bucketByteCountMax: bucket ?? EngineConfiguration.bucketByteCountDefault,
@@ -74,6 +73,11 @@ struct EngineOptions: ParsableArguments {
             hosts: try hostOptions.configuration(variables),
             engineToken: try tokenOptions.token(variables),
             pull: try transferOptions.configuration(variables, listening: listening))
+    }
+
+    /// Where sockets and what else lasts as long as the process go.
+    func runtimePath(_ variables: Variables) throws -> String {
+        try Self.directory(variables.value(runtimeDirectory, "runtime-dir"), "/tmp")
     }
 
     /// Workers open paths below it, so it has to be absolute.

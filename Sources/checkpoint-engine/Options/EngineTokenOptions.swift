@@ -1,5 +1,4 @@
 import ArgumentParser
-import FoundationEssentials
 
 /// The flag for the token that engines ask for.
 struct EngineTokenOptions: ParsableArguments {
@@ -19,10 +18,9 @@ struct EngineTokenOptions: ParsableArguments {
         guard let path = try variables.value(tokenFile, "engine-token-file")?.path else {
             return nil
         }
-        guard let contents = FileManager.default.contents(atPath: path) else {
-            throw CommandError("the engines' token file \(path) cannot be read", code: .usage)
-        }
-        var bytes = Array(contents)
+        let contents = try SecretFile.read(
+            path, "the engines' token file", byteCountMax: Self.byteCountMax + 2)
+        var bytes = contents
         while let last = bytes.last, last == 0x0a || last == 0x0d { bytes.removeLast() }
         guard (1...Self.byteCountMax).contains(bytes.count),
             bytes.allSatisfy({ (0x21...0x7e).contains($0) })

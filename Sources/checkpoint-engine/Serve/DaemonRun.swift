@@ -10,7 +10,7 @@ struct DaemonRun: Sendable {
     private static let shutdownSecondsMax = 30
 
     let address: ControlAddress
-    let token: BearerToken?
+    let access: ControlAccess
     let configuration: EngineConfiguration
     let logger: Logger
     /// The process that it belongs to.
@@ -18,6 +18,8 @@ struct DaemonRun: Sendable {
 
     /// Serves until a signal; `beside` is one more service, which ends the daemon when it fails.
     func run(beside: @Sendable (CheckpointEngine) -> (any Service)? = { _ in nil }) async throws {
+        // Nothing that it makes is for other users, from the first moment on.
+        umask(0o077)
         let signals = try StopSignals.install()
         if let owner { try OwnerWatch.start(owner, logger) }
         let engine = try CheckpointEngine(configuration: configuration, logger: logger)
@@ -36,11 +38,15 @@ struct DaemonRun: Sendable {
         let logger = logger
         let server = try ControlServer(
             engine: engine,
-            configuration: ControlConfiguration(
-                address: address, bearerToken: token, version: Version.current),
+            configuration: controlConfiguration,
             logger: logger
         ) { address in
             logger.info("Listening", metadata: ["address": "\(address)"])
+            if case .tcp = address, case .everyone = access {
+                logger.warning(
+                    "No token is asked for: every user of this machine can give orders",
+                    metadata: ["address": "\(address)"])
+            }
         }
         // The last service stops first: the updates end, the clients that wait for them get their
         // answers, and then the server closes.
@@ -63,6 +69,21 @@ struct DaemonRun: Sendable {
                 await group.triggerGracefulShutdown()
             },
             work: { try await group.run() })
+    }
+
+    private var controlConfiguration: ControlConfiguration {
+        let url = configuration.pull.advertisedURL.map { $0.trimmingPrefix("http://") }
+        return ControlConfiguration(
+            address: address, access: access, hostNames: url.map { [String($0)] } ?? [],
+            descriptorCountMax: Self.descriptorCountMax, version: Version.current)
+    }
+
+    private static var descriptorCountMax: Int {
+        switch ProcessLimits.current().soft("Max open files") {
+        case .value(let count): count
+        case .unlimited: .max
+        case nil: ControlConfiguration.descriptorCountDefault
+        }
     }
 
     /// The lines of the service library tell operators nothing that ours do not.

@@ -8,20 +8,23 @@ struct ServeCommand: AsyncParsableCommand {
         commandName: "serve",
         abstract: "Run the daemon: keep checkpoints and take orders over HTTP.",
         discussion: """
-            Listens on loopback or on a unix socket. Any other address needs a token, which clients \
-            send as \"Authorization: Bearer TOKEN\". SIGTERM or Ctrl-C cancels what runs and \
-            removes every file and socket; the exit code is 0 then.
+            Listens on a unix socket that only its user can reach: that of --uds, else \
+            checkpoint-engine/daemon.sock in $XDG_RUNTIME_DIR, else checkpoint-engine-UID/daemon.sock \
+            in --runtime-dir. A TCP address needs a token, which clients send as \
+            \"Authorization: Bearer TOKEN\". SIGTERM or Ctrl-C cancels what runs and removes every \
+            file and socket; the exit code is 0 then.
 
               checkpoint-engine serve
               checkpoint-engine serve --uds /run/checkpoint-engine.sock
               checkpoint-engine serve --listen 0.0.0.0:19731 --token-file /etc/ce-token
 
-            Then, from anywhere on this machine:
+            Then, as the same user:
 
-              curl -d '{\"files\": [\"/models/new\"]}' \\
-                http://127.0.0.1:19731/v1/checkpoints/step-1/files
-              curl -d '{\"update_url\": \"http://127.0.0.1:8000/collective_rpc\"}' \\
-                http://127.0.0.1:19731/v1/checkpoints/step-1/update
+              curl --unix-socket /run/checkpoint-engine.sock -d '{\"files\": [\"/models/new\"]}' \\
+                http://d/v1/checkpoints/step-1/files
+              curl --unix-socket /run/checkpoint-engine.sock \\
+                -d '{\"update_url\": \"http://127.0.0.1:8000/collective_rpc\"}' \\
+                http://d/v1/checkpoints/step-1/update
             """)
 
     @Option(
@@ -42,7 +45,7 @@ struct ServeCommand: AsyncParsableCommand {
         let variables = Variables.process
         let address = try address(variables)
         let daemon = DaemonRun(
-            address: address, token: try listenOptions.token(for: address, variables),
+            address: address, access: try listenOptions.access(at: address, variables),
             configuration: try engineOptions.configuration(variables, listening: address),
             logger: try logOptions.logger(default: .info, variables),
             owner: try variables.value(listenOptions.owner, "until-exit-of")?.id)
@@ -51,7 +54,10 @@ struct ServeCommand: AsyncParsableCommand {
 
     private func address(_ variables: Variables) throws -> ControlAddress {
         let socket = try variables.value(socket, "uds")?.path
-        guard let socket else { return try listenOptions.address(variables) }
+        guard let socket else {
+            return try listenOptions.address(
+                variables, runtimeDirectory: engineOptions.runtimePath(variables))
+        }
         guard try variables.value(listenOptions.listen, "listen") == nil else {
             throw ValidationError("'--listen' and '--uds' exclude each other: keep one.")
         }
