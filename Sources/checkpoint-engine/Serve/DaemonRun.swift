@@ -1,5 +1,6 @@
 import CheckpointControl
 import CheckpointEngine
+import CheckpointModel
 import Glibc
 import Logging
 import ServiceLifecycle
@@ -72,9 +73,9 @@ struct DaemonRun: Sendable {
     }
 
     private var controlConfiguration: ControlConfiguration {
-        let url = configuration.pull.advertisedURL.map { $0.trimmingPrefix("http://") }
+        let advertised = configuration.pull.advertisedURL?.address.host.text
         return ControlConfiguration(
-            address: address, access: access, hostNames: url.map { [String($0)] } ?? [],
+            address: address, access: access, hostNames: advertised.map { [$0] } ?? [],
             descriptorCountMax: Self.descriptorCountMax, version: Version.current)
     }
 
