@@ -12,6 +12,8 @@ extension ControlError {
             case .notFound: .notFound
             case .alreadyExists, .busy: .conflict
             case .insufficientMemory: HTTPResponse.Status(code: 507)
+            case .permissionDenied: .forbidden
+            case .insufficientResources: .serviceUnavailable
             case .system: .internalServerError
             case .engineUnreachable, .cancelled: .serviceUnavailable
             case .engineFailed, .workerFailed, .workerLost: .badGateway

@@ -1,3 +1,4 @@
+import CheckpointNative
 import Glibc
 
 /// The checked layer: each call retries after a signal and throws with the function's name, the
@@ -11,8 +12,8 @@ extension HostTable {
             let number = errno
             if number == EINTR { continue }
             throw DeviceError(
-                number == ENOSPC ? .insufficientMemory : .systemCall, "cannot open \(path)",
-                call: "open", errorNumber: number)
+                SystemFault(number) == .memory ? .insufficientMemory : .systemCall,
+                "cannot open \(path)", call: "open", errorNumber: number)
         }
     }
 
@@ -21,7 +22,7 @@ extension HostTable {
             let number = errno
             if number == EINTR { continue }
             throw DeviceError(
-                number == ENOSPC ? .insufficientMemory : .systemCall,
+                SystemFault(number) == .memory ? .insufficientMemory : .systemCall,
                 "cannot give \(path) a length of \(byteCount) bytes", call: "ftruncate",
                 errorNumber: number)
         }

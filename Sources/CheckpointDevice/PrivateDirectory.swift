@@ -85,7 +85,7 @@ public final class PrivateDirectory: Sendable {
         parent: String, prefix: String, table: HostTable, _ body: (String) -> Void
     ) {
         let start = "\(prefix)-\(getuid())-"
-        for name in DirectoryListing.names(in: parent).sorted() where name.hasPrefix(start) {
+        for name in Self.names(in: parent).sorted() where name.hasPrefix(start) {
             let path = "\(parent)/\(name)"
             guard
                 let descriptor = try? table.openFile(
@@ -100,8 +100,13 @@ public final class PrivateDirectory: Sendable {
         }
     }
 
+    /// What cannot be listed is left for whoever sweeps next.
+    private static func names(in path: String) -> [String] {
+        (try? DirectoryListing.names(in: path)) ?? []
+    }
+
     private static func removeTree(_ path: String, table: HostTable) {
-        for name in DirectoryListing.names(in: path) {
+        for name in names(in: path) {
             try? table.removeFile("\(path)/\(name)")
         }
         // SAFETY: the bridged string lives for the call.

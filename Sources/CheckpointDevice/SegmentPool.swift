@@ -204,14 +204,13 @@ extension SegmentPool {
         let path = "\(directory.path)/segment-\(number)"
         let descriptor = try table.openFile(
             path, flags: O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, mode: 0o600)
+        defer { _ = table.close(descriptor) }
         do {
             try table.setLength(descriptor, to: byteCount, path: path)
             let status = try table.fileStatus(descriptor, path: path)
             return PoolSegment(
-                path: path, byteCount: byteCount, inode: UInt64(status.st_ino),
-                descriptor: descriptor, table: table)
+                path: path, byteCount: byteCount, inode: UInt64(status.st_ino), table: table)
         } catch {
-            _ = table.close(descriptor)
             try? table.removeFile(path)
             throw error
         }

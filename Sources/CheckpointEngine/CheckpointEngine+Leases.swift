@@ -78,8 +78,13 @@ extension CheckpointEngine {
                 "there are \(shared.grid.count) chunks, and at most \(Self.checksumCountMax) "
                     + "checksums are told at once: not \(count) from \(first) on")
         }
-        let values = await shared.checksums.values(
-            first..<(first + count), deadline: .now + Self.checksumTimeout)
+        let values: [UInt32]?
+        do throws(PullError) {
+            values = try await shared.checksums.values(
+                first..<(first + count), deadline: .now + Self.checksumTimeout)
+        } catch {
+            throw EngineError(error)
+        }
         guard let values else {
             throw EngineError(
                 .deadlineExceeded, "the checksums are not known yet; ask again")
@@ -101,7 +106,7 @@ extension CheckpointEngine {
     nonisolated func computeChecksums(_ registered: RegisteredCheckpoint) {
         let running = runningCount
         Task.detached {
-            // What cannot be mapped is told to whoever asks.
+            // What cannot be read is told to whoever asks.
             let shared = try? registered.sharing.shared(registered)
             shared?.checksums.computeAhead { running.value > 0 }
         }

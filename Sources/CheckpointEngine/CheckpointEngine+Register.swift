@@ -79,6 +79,7 @@ extension CheckpointEngine {
             "checkpoint registered",
             metadata: [
                 "checkpoint": "\(name)", "tensors": "\(registered.catalog.tensors.count)",
+                "left_out_tensors": "\(registered.leftOutCount)",
                 "bytes": "\(registered.catalog.byteCount)",
                 "in_place_bytes": "\(registered.inPlaceByteCount)",
                 "seconds": "\(registered.seconds)",

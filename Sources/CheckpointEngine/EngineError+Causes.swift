@@ -1,17 +1,32 @@
 import CheckpointDevice
 import CheckpointFiles
 import CheckpointHosts
+import CheckpointNative
 import CheckpointWorker
 
 /// The borders to the targets underneath: their errors become this target's.
+extension EngineError.Code {
+    /// What the system lacked, when that was no part of a checkpoint.
+    init(_ fault: SystemFault) {
+        self =
+            switch fault {
+            case .memory: .insufficientMemory
+            case .descriptors: .insufficientResources
+            case .permission: .permissionDenied
+            case .path, .device: .system
+            }
+    }
+}
+
 extension EngineError {
     init(_ error: DeviceError) {
         switch error.code {
         case .insufficientMemory: self.init(.insufficientMemory, error.description)
         case .libraryMissing, .deviceFailed, .peerLost: self.init(.system, error.description)
         case .cancelled: self.init(.cancelled, error.description)
-        case .systemCall: self.init(.system, error.description)
-        case .unusablePath: self.init(.system, error.description)
+        case .systemCall, .unusablePath:
+            let fault = error.errorNumber.map(SystemFault.init)
+            self.init(fault.map(Code.init) ?? .system, error.description)
         }
     }
 
@@ -24,8 +39,18 @@ extension EngineError {
     }
 
     init(_ error: FilesError) {
-        self.init(
-            error.code == .cancelled ? .cancelled : .invalidCheckpoint, error.description)
+        let code: Code =
+            switch error.code {
+            case .missing, .notACheckpoint, .malformed, .wrongLength, .indexMismatch,
+                .duplicateTensor, .changed:
+                .invalidCheckpoint
+            case .insufficientMemory: .insufficientMemory
+            case .insufficientDescriptors: .insufficientResources
+            case .permissionDenied: .permissionDenied
+            case .system: .system
+            case .cancelled: .cancelled
+            }
+        self.init(code, error.description)
     }
 
     init(_ error: WorkerError) {
@@ -39,6 +64,7 @@ extension EngineError {
             case .deadlineExceeded: .deadlineExceeded
             case .hostFailed: .hostFailed
             case .sourceFailed: .sourceFailed
+            case .checkpointChanged: .invalidCheckpoint
             case .cancelled: .cancelled
             case .invalidArgument: .invalidArgument
             }

@@ -14,6 +14,10 @@ public struct EngineError: Error, Sendable {
         case busy
         /// The bytes do not fit.
         case insufficientMemory = "insufficient_memory"
+        /// The process may have no more descriptors or threads.
+        case insufficientResources = "insufficient_resources"
+        /// The right to read a file or to use a directory is missing.
+        case permissionDenied = "permission_denied"
         /// A native library or a system call is missing or failed.
         case system
         /// The engine's HTTP server could not be reached or did not become ready.

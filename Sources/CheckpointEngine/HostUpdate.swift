@@ -12,7 +12,6 @@ final class HostUpdate: Sendable {
     let scope: String
     private let deadline: ContinuousClock.Instant
     private let signal: LinkSignal
-    private let passed = Mutex<Set<SessionStage>>([])
     private let failure = Mutex<HostError?>(nil)
 
     init(
@@ -42,9 +41,8 @@ final class HostUpdate: Sendable {
         }
     }
 
-    /// The workers of this host are ready for `stage`; it begins when those of all hosts are.
+    /// The workers of this host are ready for `stage`, which is told once; it begins when those of all hosts are.
     func arrived(at stage: SessionStage) {
-        guard passed.withLock({ $0.insert(stage).inserted }) else { return }
         Task {
             do throws(HostError) {
                 _ = try await group.exchange(scope, "\(stage)", [], deadline: deadline)

@@ -1,32 +1,54 @@
 import CheckpointDevice
+import CheckpointFiles
 import CheckpointWorker
 import Synchronization
 
 /// What an update's link tells: to its record, and to the copies that wait for room.
 final class LinkFollower: WorkerLinkObserver {
+    /// Before these stages the files that are used in place are looked at.
+    static let checks: Set<SessionStage> = [.release, .commit]
+
     private let record: UpdateRecord
     private let endpoints: [WorkerEndpoint]
+    private let registered: RegisteredCheckpoint
     private let gather: RunningGather?
     private let update: HostUpdate?
     private let delivered: DeliveredBuckets?
+    private let signal: LinkSignal
     private let bound: AsyncStream<Bool>.Continuation
+    /// Where the session has waited.
+    private let passed = Mutex<Set<SessionStage>>([])
 
     init(
-        record: UpdateRecord, endpoints: [WorkerEndpoint], gather: RunningGather?,
-        update: HostUpdate?, delivered: DeliveredBuckets?,
-        bound: AsyncStream<Bool>.Continuation
+        record: UpdateRecord, endpoints: [WorkerEndpoint], registered: RegisteredCheckpoint,
+        gather: RunningGather?, update: HostUpdate?, delivered: DeliveredBuckets?,
+        signal: LinkSignal, bound: AsyncStream<Bool>.Continuation
     ) {
         self.record = record
         self.endpoints = endpoints
+        self.registered = registered
         self.gather = gather
         self.update = update
         self.delivered = delivered
+        self.signal = signal
         self.bound = bound
     }
 
     func linkBound() { bound.yield(true) }
 
-    func linkWaits(at stage: SessionStage) { update?.arrived(at: stage) }
+    func linkWaits(at stage: SessionStage) {
+        guard passed.withLock({ $0.insert(stage).inserted }) else { return }
+        if Self.checks.contains(stage) {
+            do throws(FilesError) { try registered.checkFiles() } catch {
+                return signal.fail(WorkerError(.checkpointChanged, error.description))
+            }
+        }
+        if let update, HostUpdate.gates.contains(stage) {
+            update.arrived(at: stage)
+        } else {
+            signal.permit(stage)
+        }
+    }
 
     /// What several hosts bring together is there for one session only.
     func linkRepeats(for workers: [Int]) throws(WorkerError) {
@@ -44,6 +66,7 @@ final class LinkFollower: WorkerLinkObserver {
                     + "but what passes through this host is not here any more: keep the checkpoint, "
                     + "which needs memory for all of it")
         }
+        passed.withLock { $0 = [] }
         record.enterRepeat()
         do throws(DeviceError) {
             try gather?.runs.startAgain()

@@ -21,6 +21,8 @@ struct RegisteredCheckpoint: Sendable {
     let plans = PlanCache()
     /// The digest of its catalog, equal on hosts that have the same tensors.
     let digest: String
+    /// Tensors of its files that are no part of it, by their index.
+    var leftOutCount = 0
     /// What of it has arrived; `nil` for one that was registered here.
     var feed: PullFeed?
     /// Its form for other hosts.
@@ -35,6 +37,13 @@ struct RegisteredCheckpoint: Sendable {
     /// Bytes of the files that are used where they lie.
     var inPlaceByteCount: Int {
         shards.reduce(0) { $0 + ($1.isSharedMemory ? $1.byteCount : 0) }
+    }
+
+    var usesFilesInPlace: Bool { shards.contains(where: \.isSharedMemory) }
+
+    /// Throws where a file that is used in place is not the one any more that was registered.
+    func checkFiles() throws(FilesError) {
+        for shard in shards where shard.isSharedMemory { try shard.checkUnchanged() }
     }
 
     /// For everything but one update of one host's engines.

@@ -44,7 +44,7 @@ struct Registration: Sendable {
             catalog: source.catalog.ordered(plan.order),
             locations: locations, pins: pins, segments: segments, buckets: plan.buckets,
             seconds: progress.start.duration(to: .now).inSeconds,
-            digest: String(plan.digest, radix: 16))
+            digest: String(plan.digest, radix: 16), leftOutCount: source.leftOutCount)
     }
 
     private func open() throws(EngineError) -> CheckpointSource {
@@ -101,8 +101,7 @@ struct Registration: Sendable {
         progress.report(done: 0, total: total)
         onProgress?(0, total)
         let copies = zip(shards, segments).map { shard, segment in
-            ShardReader.Copy(
-                shard: shard, destinationDescriptor: segment.descriptor, destinationOffset: 0)
+            ShardReader.Copy(shard: shard, destinationPath: segment.path)
         }
         let progress = progress
         let onProgress = onProgress

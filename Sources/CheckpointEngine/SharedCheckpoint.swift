@@ -11,13 +11,13 @@ final class SharedCheckpoint: Sendable {
     let digest: String
     let checksums: ChunkChecksums
 
-    /// Maps the files of a checkpoint whose bytes are all there.
+    /// Looks at the files of a checkpoint whose bytes are all there.
     convenience init(_ registered: RegisteredCheckpoint) throws(EngineError) {
         let grid = try Self.grid(registered.catalog)
         do throws(PullError) {
-            var shards: [MappedShard] = []
+            var shards: [StoredShard] = []
             for (location, shard) in zip(registered.locations, registered.catalog.shards) {
-                shards.append(try MappedShard(location, byteCount: shard.byteCount))
+                shards.append(try StoredShard(location, byteCount: shard.byteCount))
             }
             self.init(registered.catalog, ChunkChecksums(grid: grid, shards: shards))
         } catch {
@@ -73,6 +73,7 @@ extension EngineError {
             switch error.code {
             case .agentMissing, .system, .memoryInUse: .system
             case .noSource, .sourceFailed, .invalidAnswer: .sourceFailed
+            case .changed: .invalidCheckpoint
             case .cancelled: .cancelled
             }
         self.init(code, error.message)

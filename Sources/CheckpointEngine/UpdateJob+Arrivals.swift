@@ -38,7 +38,7 @@ extension UpdateJob {
         let code: WorkerError.Code =
             switch error.code {
             case .agentMissing, .system, .memoryInUse: .callFailed
-            case .noSource, .sourceFailed, .invalidAnswer: .sourceFailed
+            case .noSource, .sourceFailed, .invalidAnswer, .changed: .sourceFailed
             case .cancelled: .cancelled
             }
         return WorkerError(code, error.message)

@@ -15,8 +15,9 @@ extension UpdateJob {
         let arrivals = followArrivals(configuration.schedule.buckets, gather)
         defer { arrivals?() }
         let follower = LinkFollower(
-            record: record, endpoints: configuration.endpoints, gather: gather,
-            update: update, delivered: delivered(configuration.schedule.buckets),
+            record: record, endpoints: configuration.endpoints, registered: registered,
+            gather: gather, update: update,
+            delivered: delivered(configuration.schedule.buckets), signal: signal,
             bound: boundContinuation)
         let failure: WorkerError? = await withTaskGroup(of: Ending.self) { group in
             group.addTask { .answered(await callEngines(endpoints, bound: bound)) }
@@ -125,7 +126,7 @@ extension UpdateJob {
             update: id, checkpoint: checkpoint.description, endpoints: endpoints,
             memory: gather.map { .cuda($0.delivery.workerRings) } ?? .host(registered.locations),
             tensors: gather?.delivery.plan.tensors ?? registered.catalog.tensors,
-            schedule: gather?.delivery.plan.schedule ?? hostSchedule, deadline: deadline,
+            schedule: schedule(gather), deadline: deadline,
             counters: gather?.counters, catalogBody: gather?.delivery.plan.catalogBody,
             repeatingEngines: repeatingEngines(endpoints),
             repeatGrace: clientCalls == nil ? .zero : Self.clientRepeatGrace)
@@ -138,6 +139,16 @@ extension UpdateJob {
     }
 
     private static let clientRepeatGrace = Duration.milliseconds(300)
+
+    /// What is delivered when. Before a worker makes its weights valid, files that are used in place are
+    /// looked at: workers of the known protocol do so at the release.
+    private func schedule(_ gather: RunningGather?) -> DeliverySchedule {
+        let schedule = gather?.delivery.plan.schedule ?? hostSchedule
+        guard registered.usesFilesInPlace else { return schedule }
+        return DeliverySchedule(
+            buckets: schedule.buckets, availableCount: schedule.availableCount,
+            gates: schedule.gates.union(LinkFollower.checks))
+    }
 
     private var hostSchedule: DeliverySchedule {
         let buckets = registered.buckets.map {

@@ -59,6 +59,7 @@ extension UpdateJob {
         }
         record.enter(.reload)
         try await deliver(plan, member.group)
+        try checkFiles()
         record.enter(.commit)
         try await all { engine async throws(WorkerError) in
             try await client.finishNative(engine.address, timeout: remaining)

@@ -62,6 +62,8 @@ struct UpdateJob: Sendable {
             } else {
                 try await deliver(endpoints: endpoints(), through: nil)
             }
+            // Workers on the host read the files until they have committed.
+            if gpus == nil { try checkFiles() }
             record.enter(.finish)
             try await control.finish()
         } catch let error as WorkerError {
@@ -79,15 +81,9 @@ struct UpdateJob: Sendable {
         }
     }
 
-    /// Files that are used in place must be those that were registered.
-    private func checkFiles() throws(EngineError) {
-        for shard in registered.shards where shard.isSharedMemory {
-            do {
-                try shard.checkUnchanged()
-            } catch {
-                throw EngineError(error)
-            }
-        }
+    /// Files that are used in place must be those that were registered, with what was in them then.
+    func checkFiles() throws(EngineError) {
+        do throws(FilesError) { try registered.checkFiles() } catch { throw EngineError(error) }
     }
 
     /// One for each worker on the CPU, by engine.

@@ -5,45 +5,75 @@ public struct CheckpointSource: Hashable, Sendable {
     /// In the order of `Catalog.shards`.
     public let shards: [ShardFile]
     public let catalog: Catalog
+    /// Tensors that lie in the files and are no part of the checkpoint: their index lists them for other files, or
+    /// for none.
+    public let leftOutCount: Int
 
     /// Opens what `paths` name, each a `.safetensors` file, a `*.safetensors.index.json`, or a directory with
-    /// either. Every tensor has one name in all of them.
+    /// either. Every tensor has one name in all of them, and there is at least one.
     public static func open(paths: [String]) throws(FilesError) -> CheckpointSource {
         guard !paths.isEmpty else {
             throw FilesError(.notACheckpoint, "", "no file is named")
         }
-        var shards: [ShardFile] = []
-        var tensors: [TensorEntry] = []
-        var owners: [String: Int] = [:]
-        for path in paths {
-            let listing = try CheckpointListing(path)
-            for file in listing.files {
-                let (shard, header) = try ShardFile.open(file)
-                try listing.check(header, of: file)
-                let number = shards.count
-                for tensor in header.tensors {
-                    if let other = owners.updateValue(number, forKey: tensor.name) {
-                        throw FilesError(
-                            .duplicateTensor, file,
-                            "the tensor \(tensor.name) is also in "
-                                + (other == number ? shard.path : shards[other].path))
-                    }
-                    tensors.append(
-                        TensorEntry(
-                            name: tensor.name, dtype: tensor.dtype, shape: tensor.shape,
-                            shard: number, range: tensor.range))
-                }
-                shards.append(shard)
+        var opening = SourceOpening()
+        for path in paths { try opening.add(path) }
+        return try opening.finished(paths)
+    }
+}
+
+/// A source while its files are opened one after the other.
+private struct SourceOpening {
+    private var shards: [ShardFile] = []
+    private var tensors: [TensorEntry] = []
+    private var owners: [ExactString: Int] = [:]
+    private var leftOutCount = 0
+
+    mutating func add(_ path: String) throws(FilesError) {
+        let listing = try CheckpointListing(path)
+        for (place, file) in listing.files.enumerated() {
+            let (shard, header) = try ShardFile.open(file)
+            let parts = try listing.index?.tensors(of: header, in: place) ?? header.tensors
+            leftOutCount += header.tensors.count - parts.count
+            try add(parts, of: shard)
+        }
+    }
+
+    private mutating func add(_ parts: [SafetensorsHeader.Tensor], of shard: ShardFile)
+        throws(FilesError)
+    {
+        let number = shards.count
+        shards.append(shard)
+        tensors.reserveCapacity(tensors.count + parts.count)
+        owners.reserveCapacity(owners.count + parts.count)
+        for tensor in parts {
+            if let other = owners.updateValue(number, forKey: ExactString(tensor.name)) {
+                throw FilesError(
+                    .duplicateTensor, shard.givenPath,
+                    other == number
+                        ? "the tensor \(tensor.name) stands twice in the header"
+                        : "the tensor \(tensor.name) is also in \(shards[other].givenPath)")
             }
+            tensors.append(
+                TensorEntry(
+                    name: tensor.name, dtype: tensor.dtype, shape: tensor.shape,
+                    shard: number, range: tensor.range))
+        }
+    }
+
+    func finished(_ paths: [String]) throws(FilesError) -> CheckpointSource {
+        guard !tensors.isEmpty else {
+            throw FilesError(
+                .notACheckpoint, paths[0],
+                "there is no tensor in \(shards.count == 1 ? "the file" : "the \(shards.count) files")"
+                    + "; an update from it would change nothing")
         }
         let described = shards.map { shard in
-            Catalog.Shard(
-                name: String(shard.path.split(separator: "/").last ?? ""),
-                byteCount: shard.dataByteCount)
+            Catalog.Shard(name: shard.givenPath.lastPathComponent, byteCount: shard.dataByteCount)
         }
         do throws(Catalog.Flaw) {
             return CheckpointSource(
-                shards: shards, catalog: try Catalog(shards: described, tensors: tensors))
+                shards: shards, catalog: try Catalog(shards: described, tensors: tensors),
+                leftOutCount: leftOutCount)
         } catch {
             throw FilesError(
                 .malformed, paths[0], "the files make no checkpoint", cause: "\(error)")

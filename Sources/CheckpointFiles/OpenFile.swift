@@ -11,10 +11,7 @@ final class OpenFile: Sendable {
     init(_ path: String) throws(FilesError) {
         // SAFETY: the bridged string lives for the call.
         let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-        guard descriptor >= 0 else {
-            throw FilesError(
-                .unreadable, path, "it cannot be opened", cause: FileIdentity.text(errno))
-        }
+        guard descriptor >= 0 else { throw FilesError(errno, path, "it cannot be opened") }
         var status = stat()
         // SAFETY: `status` outlives the call.
         guard unsafe fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
@@ -31,23 +28,36 @@ final class OpenFile: Sendable {
     /// Exactly `byteCount` bytes from `offset` on.
     func read(at offset: Int, byteCount: Int) throws(FilesError) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: byteCount)
-        var done = 0
-        while done < byteCount {
-            // SAFETY: the rest of `bytes` is what is asked for.
-            let count = unsafe bytes.withUnsafeMutableBytes { buffer in
+        try read(at: offset, byteCount: byteCount, into: &bytes)
+        return bytes
+    }
+
+    /// Exactly `byteCount` bytes from `offset` on, to the begin of `buffer`, which has room for them.
+    func read(at offset: Int, byteCount: Int, into buffer: inout [UInt8]) throws(FilesError) {
+        precondition(byteCount <= buffer.count, "the buffer has room for what is read")
+        var filled = 0
+        while filled < byteCount {
+            // SAFETY: `filled ..< byteCount` lies inside the buffer, which lives for the call.
+            let count = unsafe buffer.withUnsafeMutableBytes { bytes in
                 unsafe pread(
-                    descriptor, buffer.baseAddress.map { unsafe $0 + done }, byteCount - done,
-                    off_t(offset + done))
+                    descriptor, bytes.baseAddress.map { unsafe $0 + filled }, byteCount - filled,
+                    off_t(offset + filled))
             }
             if count < 0, errno == EINTR { continue }
-            guard count > 0 else {
-                throw FilesError(
-                    .inputOutput, path, "\(byteCount) bytes at \(offset) cannot be read",
-                    cause: count == 0 ? "the file ends" : FileIdentity.text(errno))
-            }
-            done += count
+            guard count > 0 else { throw failure(at: offset + filled, count, errno) }
+            filled += count
         }
-        return bytes
+    }
+
+    /// Why `pread` gave `count` bytes, none or an error of this number.
+    private func failure(at offset: Int, _ count: Int, _ number: CInt) -> FilesError {
+        guard count < 0 else {
+            return FilesError(
+                .changed, path,
+                "the file ends at byte \(offset), earlier than when it was opened: it was made "
+                    + "shorter meanwhile; write the next version beside files that are in use")
+        }
+        return FilesError(number, path, "it cannot be read at byte \(offset)")
     }
 
     /// Whether the file lies in memory: tmpfs, ramfs or hugetlbfs.

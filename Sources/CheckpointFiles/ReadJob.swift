@@ -1,13 +1,13 @@
 import Glibc
 import Synchronization
 
-/// The pieces of one read, shared by its threads.
+/// The pieces of one read, shared by its threads. A thread has the files of one piece open at a time.
 final class ReadJob: Sendable {
     struct Piece: Sendable {
-        let file: OpenFile
-        let sourceOffset: Int
-        let destination: CInt
-        let destinationOffset: Int
+        /// The place of its file among the copies.
+        let copy: Int
+        /// Where it begins in the data section.
+        let offset: Int
         let byteCount: Int
     }
 
@@ -20,6 +20,7 @@ final class ReadJob: Sendable {
     private static let bufferByteCount = 1 << 20
     private static let reportInterval = Duration.milliseconds(100)
 
+    private let copies: [ShardReader.Copy]
     let pieces: [Piece]
     private let progress: @Sendable (Int) -> Void
     private let isCancelled: @Sendable () -> Bool
@@ -27,9 +28,10 @@ final class ReadJob: Sendable {
     private let state = Mutex(State())
 
     init(
-        pieces: [Piece], progress: @escaping @Sendable (Int) -> Void,
-        isCancelled: @escaping @Sendable () -> Bool
+        copies: [ShardReader.Copy], pieces: [Piece],
+        progress: @escaping @Sendable (Int) -> Void, isCancelled: @escaping @Sendable () -> Bool
     ) {
+        self.copies = copies
         self.pieces = pieces
         self.progress = progress
         self.isCancelled = isCancelled
@@ -42,7 +44,9 @@ final class ReadJob: Sendable {
             let index = next.wrappingAdd(1, ordering: .relaxed).oldValue
             guard index < pieces.count else { return }
             do throws(FilesError) {
-                try copy(pieces[index], through: &buffer)
+                let piece = pieces[index]
+                let files = try CopyFiles(copies[piece.copy])
+                try copy(piece, files, through: &buffer)
             } catch {
                 state.withLock { $0.failure = $0.failure ?? error }
             }
@@ -56,60 +60,18 @@ final class ReadJob: Sendable {
         progress(done)
     }
 
-    private func copy(_ piece: Piece, through buffer: inout [UInt8]) throws(FilesError) {
+    private func copy(
+        _ piece: Piece, _ files: borrowing CopyFiles, through buffer: inout [UInt8]
+    ) throws(FilesError) {
         var done = 0
         while done < piece.byteCount {
             if isCancelled() {
-                throw FilesError(.cancelled, piece.file.path, "the read was cancelled")
+                throw FilesError(.cancelled, files.source.path, "the read was cancelled")
             }
             let count = min(buffer.count, piece.byteCount - done)
-            try read(piece, at: done, byteCount: count, into: &buffer)
-            try write(piece, at: done, byteCount: count, from: buffer)
+            try files.copy(from: piece.offset + done, byteCount: count, through: &buffer)
             done += count
             report(count)
-        }
-    }
-
-    private func read(_ piece: Piece, at done: Int, byteCount: Int, into buffer: inout [UInt8])
-        throws(FilesError)
-    {
-        var filled = 0
-        while filled < byteCount {
-            // SAFETY: `filled ..< byteCount` lies inside the buffer, which lives for the call.
-            let count = unsafe buffer.withUnsafeMutableBytes { bytes in
-                unsafe pread(
-                    piece.file.descriptor, bytes.baseAddress.map { unsafe $0 + filled },
-                    byteCount - filled, off_t(piece.sourceOffset + done + filled))
-            }
-            if count < 0, errno == EINTR { continue }
-            guard count > 0 else {
-                throw FilesError(
-                    .inputOutput, piece.file.path,
-                    "it cannot be read at byte \(piece.sourceOffset + done + filled)",
-                    cause: count == 0 ? "the file ends" : FileIdentity.text(errno))
-            }
-            filled += count
-        }
-    }
-
-    private func write(_ piece: Piece, at done: Int, byteCount: Int, from buffer: [UInt8])
-        throws(FilesError)
-    {
-        var written = 0
-        while written < byteCount {
-            // SAFETY: `written ..< byteCount` lies inside the buffer, which lives for the call.
-            let count = unsafe buffer.withUnsafeBytes { bytes in
-                unsafe pwrite(
-                    piece.destination, bytes.baseAddress.map { unsafe $0 + written },
-                    byteCount - written, off_t(piece.destinationOffset + done + written))
-            }
-            if count < 0, errno == EINTR { continue }
-            guard count > 0 else {
-                throw FilesError(
-                    .inputOutput, piece.file.path, "its copy in shared memory cannot be written",
-                    cause: FileIdentity.text(errno))
-            }
-            written += count
         }
     }
 

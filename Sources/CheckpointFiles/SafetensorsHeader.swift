@@ -23,14 +23,19 @@ struct SafetensorsHeader: Hashable, Sendable {
     static let limits = JSONLimits(
         byteCountMax: byteCountMax, depthMax: 3, stringByteCountMax: 16 << 20)
 
-    /// Ordered by offset; they fill the data section.
+    /// What may stand before the object: the format says nothing of it, and its own library takes it.
+    private static let blanks = Array(" \n\r\t".utf8)
+
+    /// Ordered by offset; they fill the data section. That names are unique is the caller's to check, who has those
+    /// of all files.
     let tensors: [Tensor]
     let metadata: [String: String]
 
     /// Parses the JSON object of a file whose data section has `dataByteCount` bytes. `path` is for
     /// messages.
     init(_ bytes: [UInt8], dataByteCount: Int, path: String) throws(FilesError) {
-        guard bytes.first == UInt8(ascii: "{") else {
+        let start = bytes.first { !Self.blanks.contains($0) }
+        guard start == UInt8(ascii: "{") else {
             throw FilesError(
                 .malformed, path, "the header does not start with {; this is no safetensors file")
         }
@@ -49,12 +54,7 @@ struct SafetensorsHeader: Hashable, Sendable {
 
     private func checkFilling(_ dataByteCount: Int, _ path: String) throws(FilesError) {
         var end = 0
-        var names = Set<String>(minimumCapacity: tensors.count)
         for tensor in tensors {
-            guard names.insert(tensor.name).inserted else {
-                throw FilesError(
-                    .duplicateTensor, path, "the tensor \(tensor.name) stands twice in the header")
-            }
             guard tensor.range.offset == end else {
                 throw FilesError(
                     .malformed, path,

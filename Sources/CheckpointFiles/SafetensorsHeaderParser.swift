@@ -40,6 +40,7 @@ struct SafetensorsHeaderParser {
     private mutating func parseMetadata() throws {
         guard !hasMetadata else { throw Failure(description: "__metadata__ stands twice") }
         hasMetadata = true
+        if try cursor.nextKind() == .null { return try cursor.readNull() }
         try cursor.beginObject()
         while let key = try cursor.nextKey() {
             guard metadata.updateValue(try cursor.readString(), forKey: key) == nil else {
@@ -61,7 +62,8 @@ struct SafetensorsHeaderParser {
             case "dtype", "shape", "data_offsets":
                 throw Failure(description: "the key \(key) of the tensor \(name) stands twice")
             default:
-                throw Failure(description: "the tensor \(name) has the unknown key \(key)")
+                // The format's own library does not look at further keys either.
+                try cursor.skipValue()
             }
         }
         guard let dtype, let dimensions, let offsets else {

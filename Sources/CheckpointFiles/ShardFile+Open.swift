@@ -32,8 +32,11 @@ extension ShardFile {
         let header = try SafetensorsHeader(
             file.read(at: prefix, byteCount: Int(length)), dataByteCount: byteCount - dataOffset,
             path: path)
+        let directory = try resolve(path.directoryPath)
+        let given = directory == "/" ? "/" : "\(directory)/"
         let shard = ShardFile(
-            path: resolved, byteCount: byteCount, dataOffset: dataOffset,
+            path: resolved, givenPath: given + path.lastPathComponent, byteCount: byteCount,
+            dataOffset: dataOffset,
             metadata: header.metadata, isSharedMemory: file.isInSharedMemory,
             identity: file.identity)
         return (shard, header)
@@ -49,14 +52,38 @@ extension ShardFile {
             return "; it looks like a PyTorch pickle, convert it to safetensors"
         }
         if start.starts(with: "GGUF".utf8) { return "; it is a GGUF file" }
+        if start.first == UInt8(ascii: "<") {
+            return "; it looks like a web page in the place of the file, download it again"
+        }
         return ""
+    }
+
+    /// What a path that does not exist may be instead.
+    private static func missingHint(_ path: String) -> String? {
+        let bytes = Array(path.utf8)
+        let scheme = bytes.prefix { $0 != UInt8(ascii: ":") }
+        if bytes.dropFirst(scheme.count).starts(with: "://".utf8) {
+            return
+                "it is a URL, not a path: download the checkpoint and name the directory that it "
+                + "is in"
+        }
+        let parts = bytes.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false)
+        let isPlain = parts.allSatisfy { !$0.isEmpty && $0.first != UInt8(ascii: ".") }
+        guard parts.count == 2, isPlain, !path.endsExactly(with: ShardChoice.suffix) else {
+            return nil
+        }
+        return "there is no such directory; if it is the name of a model on a hub, download it and "
+            + "name the directory that it is in"
     }
 
     static func resolve(_ path: String) throws(FilesError) -> String {
         // SAFETY: realpath allocates its answer, which is copied and freed here.
         guard let resolved = unsafe realpath(path, nil) else {
-            throw FilesError(
-                .unreadable, path, "it cannot be opened", cause: FileIdentity.text(errno))
+            let number = errno
+            guard number == ENOENT, let hint = missingHint(path) else {
+                throw FilesError(number, path, "it cannot be opened")
+            }
+            throw FilesError(.missing, path, hint)
         }
         defer { unsafe free(resolved) }
         return unsafe String(cString: resolved)

@@ -4,6 +4,8 @@ import Glibc
 public struct ShardFile: Hashable, Sendable {
     /// Absolute, symbolic links resolved.
     public let path: String
+    /// Absolute, with the name that was given, which may be that of a link: what people know the file by.
+    public let givenPath: String
     public let byteCount: Int
     /// Where the data section starts.
     public let dataOffset: Int
@@ -16,26 +18,27 @@ public struct ShardFile: Hashable, Sendable {
     public var dataByteCount: Int { byteCount - dataOffset }
     public var inode: UInt64 { identity.inode }
 
-    /// Throws when the path no longer names the file that was opened, with the same length and time
-    /// of modification.
+    /// Throws when the path no longer names the file that was opened, with the same length and times
+    /// of modification and change.
     public func checkUnchanged() throws(FilesError) {
-        guard try OpenFile(path).identity == identity else {
+        guard FileIdentity(path: path) == identity else {
             throw FilesError(
-                .changed, path,
-                "the file was replaced or written to since it was registered; register it again")
+                .changed, givenPath,
+                "the file was replaced or written to since it was registered; register it again, and "
+                    + "write the next version beside the files that are registered, not over them")
         }
     }
 
-    /// The shard with the time of modification of now: pinning a file for GPUs counts as a write to it.
+    /// The shard with the times of now: pinning a file for GPUs counts as a write to it.
     /// Throws when the path names another file.
     public func withCurrentTime() throws(FilesError) -> ShardFile {
         var shard = self
-        shard.identity = try OpenFile(path).identity
-        guard shard.identity.device == identity.device, shard.identity.inode == identity.inode,
-            shard.identity.byteCount == identity.byteCount
+        guard let now = FileIdentity(path: path), now.device == identity.device,
+            now.inode == identity.inode, now.byteCount == identity.byteCount
         else {
-            throw FilesError(.changed, path, "the file was replaced; register it again")
+            throw FilesError(.changed, givenPath, "the file was replaced; register it again")
         }
+        shard.identity = now
         return shard
     }
 
@@ -43,8 +46,7 @@ public struct ShardFile: Hashable, Sendable {
     public func remove() throws(FilesError) {
         // SAFETY: the bridged string lives for the call.
         guard unsafe unlink(path) == 0 else {
-            throw FilesError(
-                .inputOutput, path, "it cannot be deleted", cause: FileIdentity.text(errno))
+            throw FilesError(errno, path, "it cannot be deleted")
         }
     }
 }

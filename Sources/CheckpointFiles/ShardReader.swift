@@ -10,14 +10,12 @@ public struct ShardReader: Sendable {
     /// One file and where its data go.
     public struct Copy: Sendable {
         let shard: ShardFile
-        let destinationDescriptor: CInt
-        let destinationOffset: Int
+        let destinationPath: String
 
-        /// `destinationDescriptor` is open for writing and outlives the call that uses the copy.
-        public init(shard: ShardFile, destinationDescriptor: CInt, destinationOffset: Int) {
+        /// The data section goes to the begin of the file `destinationPath`, which is there and long enough.
+        public init(shard: ShardFile, destinationPath: String) {
             self.shard = shard
-            self.destinationDescriptor = destinationDescriptor
-            self.destinationOffset = destinationOffset
+            self.destinationPath = destinationPath
         }
     }
 
@@ -38,7 +36,7 @@ public struct ShardReader: Sendable {
         isCancelled: @escaping @Sendable () -> Bool
     ) throws(FilesError) {
         let job = ReadJob(
-            pieces: try pieces(copies), progress: progress, isCancelled: isCancelled)
+            copies: copies, pieces: pieces(copies), progress: progress, isCancelled: isCancelled)
         BlockingThread.runAll(
             "ckpt-read", count: min(threadCount, max(1, job.pieces.count))
         ) { _ in job.work() }
@@ -46,25 +44,13 @@ public struct ShardReader: Sendable {
         for copy in copies { try copy.shard.checkUnchanged() }
     }
 
-    private func pieces(_ copies: [Copy]) throws(FilesError) -> [ReadJob.Piece] {
-        var pieces: [ReadJob.Piece] = []
-        for copy in copies {
-            let file = try OpenFile(copy.shard.path)
-            guard file.identity == copy.shard.identity else {
-                throw FilesError(
-                    .changed, copy.shard.path,
-                    "the file was replaced or written to since its header was read")
-            }
-            posix_fadvise(file.descriptor, 0, 0, CInt(POSIX_FADV_SEQUENTIAL))
-            for offset in stride(from: 0, to: copy.shard.dataByteCount, by: Self.pieceByteCount) {
-                pieces.append(
-                    ReadJob.Piece(
-                        file: file, sourceOffset: copy.shard.dataOffset + offset,
-                        destination: copy.destinationDescriptor,
-                        destinationOffset: copy.destinationOffset + offset,
-                        byteCount: min(Self.pieceByteCount, copy.shard.dataByteCount - offset)))
+    private func pieces(_ copies: [Copy]) -> [ReadJob.Piece] {
+        copies.enumerated().flatMap { place, copy in
+            stride(from: 0, to: copy.shard.dataByteCount, by: Self.pieceByteCount).map { offset in
+                ReadJob.Piece(
+                    copy: place, offset: offset,
+                    byteCount: min(Self.pieceByteCount, copy.shard.dataByteCount - offset))
             }
         }
-        return pieces
     }
 }

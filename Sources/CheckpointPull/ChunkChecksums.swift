@@ -16,6 +16,8 @@ public final class ChunkChecksums: Sendable {
         var isComputing = false
         var isComputingAhead = false
         var isClosed = false
+        /// Why they cannot be computed.
+        var failure: PullError?
     }
 
     /// Chunks that a thread takes at once.
@@ -23,12 +25,12 @@ public final class ChunkChecksums: Sendable {
     public static let threadCount = 2
 
     public let grid: ChunkGrid
-    private let shards: [MappedShard]
+    private let shards: [StoredShard]
     private let state: BlockingState<State>
 
     /// Those of chunks in memory, which are computed when they are asked for first. Without `shards` all values
     /// are noted by ``note(_:_:)``.
-    public init(grid: ChunkGrid, shards: [MappedShard] = []) {
+    public init(grid: ChunkGrid, shards: [StoredShard] = []) {
         self.grid = grid
         self.shards = shards
         state = BlockingState(
@@ -52,19 +54,25 @@ public final class ChunkChecksums: Sendable {
     }
 
     /// The values of adjacent chunks; waits until they are known, at most until `deadline`. `nil` when that
-    /// passed, or after ``close()``.
-    public func values(_ chunks: Range<Int>, deadline: ContinuousClock.Instant) async -> [UInt32]? {
+    /// passed, or after ``close()``. Throws where a file is not the one any more that was registered.
+    public func values(_ chunks: Range<Int>, deadline: ContinuousClock.Instant)
+        async throws(PullError) -> [UInt32]?
+    {
         state.update { state in
             if let first = chunks.first(where: { !state.isTaken[$0] }) { state.next = first }
+            // What the system did not have then it may have now.
+            if state.failure?.code == .system { state.failure = nil }
         }
         startComputing()
         while ContinuousClock.now < deadline {
-            let found: [UInt32]?? = state.update { state in
-                if state.isClosed { return .some(nil) }
-                return chunks.allSatisfy { state.isKnown[$0] }
-                    ? .some(Array(state.values[chunks])) : nil
+            let found: Result<[UInt32]?, PullError>? = state.update { state in
+                if state.isClosed { return .success(nil) }
+                if chunks.allSatisfy({ state.isKnown[$0] }) {
+                    return .success(Array(state.values[chunks]))
+                }
+                return state.failure.map { .failure($0) }
             }
-            if let found { return found }
+            if let found { return try found.get() }
             do { try await Task.sleep(for: .milliseconds(5)) } catch { return nil }
         }
         return nil
@@ -99,7 +107,7 @@ public final class ChunkChecksums: Sendable {
         guard !shards.isEmpty else { return }
         let starts = state.update { state in
             defer { state.isComputing = true }
-            return !state.isComputing
+            return !state.isComputing && state.failure == nil
         }
         guard starts else { return }
         Task {
@@ -111,12 +119,13 @@ public final class ChunkChecksums: Sendable {
         }
     }
 
-    /// Computes runs of chunks until none is left, each after `pause`.
+    /// Computes runs of chunks until none is left or one cannot be read, each after `pause`.
     private func compute(pause: () -> Void) {
+        var buffer = [UInt8](repeating: 0, count: StoredShard.bufferByteCount)
         while true {
             pause()
             let run: Range<Int> = state.update { state in
-                guard !state.isClosed,
+                guard !state.isClosed, state.failure == nil,
                     let start = state.isTaken[state.next...].firstIndex(of: false)
                         ?? state.isTaken.firstIndex(of: false)
                 else { return 0..<0 }
@@ -129,16 +138,37 @@ public final class ChunkChecksums: Sendable {
                 return start..<end
             }
             if run.isEmpty { return }
-            let values = run.map { chunk in
-                let place = grid.range(of: chunk)
-                return shards[place.shard].checksum(of: place.range)
-            }
-            state.update { state in
-                for (chunk, value) in zip(run, values) {
-                    state.values[chunk] = value
-                    state.isKnown[chunk] = true
+            do throws(PullError) {
+                let values = try values(run, through: &buffer)
+                state.update { state in
+                    for (chunk, value) in zip(run, values) {
+                        state.values[chunk] = value
+                        state.isKnown[chunk] = true
+                    }
                 }
+            } catch {
+                state.update { state in
+                    state.failure = state.failure ?? error
+                    for chunk in run { state.isTaken[chunk] = false }
+                    state.isComputing = false
+                }
+                return
             }
         }
+    }
+
+    private func values(_ run: Range<Int>, through buffer: inout [UInt8]) throws(PullError)
+        -> [UInt32]
+    {
+        var values: [UInt32] = []
+        var chunk = run.lowerBound
+        while chunk < run.upperBound {
+            let shard = grid.shard(of: chunk)
+            let end = min(run.upperBound, grid.chunks(of: shard).upperBound)
+            values += try shards[shard].checksums(
+                of: (chunk..<end).map { grid.range(of: $0).range }, through: &buffer)
+            chunk = end
+        }
+        return values
     }
 }

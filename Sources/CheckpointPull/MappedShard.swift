@@ -1,18 +1,18 @@
-public import CheckpointModel
+import CheckpointModel
 import CheckpointNative
 
-/// The data section of one shard in shared memory, mapped for reading. Its bytes may change underneath, where
-/// another process writes to the file: that is what checksums are for.
+/// The data section of one shard in this host's own memory, mapped for reading: a file of the pool, which nobody
+/// else makes shorter. Its bytes change underneath while agents write to it: that is what checksums are for.
 @safe
-public final class MappedShard: Sendable {
+final class MappedShard: Sendable {
     /// Bytes of the data section.
-    public let byteCount: Int
+    let byteCount: Int
     private let dataOffset: Int
     private let file: FileMapping
 
     /// Maps the file of `location`, whose data section has to have room for `byteCount` bytes.
-    public init(_ location: SegmentLocation, byteCount: Int) throws(PullError) {
-        do throws(FileMapping.Failure) {
+    init(_ location: SegmentLocation, byteCount: Int) throws(PullError) {
+        do throws(FileFailure) {
             guard byteCount >= 0, location.dataOffset >= 0,
                 location.dataOffset <= location.fileByteCount,
                 byteCount <= location.fileByteCount - location.dataOffset
@@ -32,11 +32,6 @@ public final class MappedShard: Sendable {
         }
         dataOffset = location.dataOffset
         self.byteCount = byteCount
-    }
-
-    /// The CRC-32C of the bytes of `range`, which lie in the data section.
-    public func checksum(of range: ByteRange) -> UInt32 {
-        checksum(offset: range.offset, byteCount: range.byteCount)
     }
 
     /// The CRC-32C of so many bytes from `offset` on, which lie in the data section.

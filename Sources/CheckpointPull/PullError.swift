@@ -13,6 +13,8 @@ public struct PullError: Error, Sendable, Hashable {
         case system
         /// Local memory may be written to still, and is not to be used again.
         case memoryInUse
+        /// A file that is used in place is not the one any more that was registered.
+        case changed
         case cancelled
     }
 

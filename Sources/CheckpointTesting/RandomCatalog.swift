@@ -24,7 +24,8 @@ public enum RandomCatalog {
         }
         tensors.sort { ($0.shard, $0.range.offset) < ($1.shard, $1.range.offset) }
         let shards = ends.enumerated().map { index, end in
-            Catalog.Shard(name: "model-\(index).safetensors", byteCount: end)
+            Catalog.Shard(
+                name: "model-\(index + 1)-of-\(ends.count).safetensors", byteCount: end)
         }
         guard let catalog = try? Catalog(shards: shards, tensors: tensors) else {
             preconditionFailure("shards end where their last tensor does")

@@ -20,6 +20,8 @@ public struct WorkerError: Error, Sendable, CustomStringConvertible {
         case hostFailed
         /// The hosts that the bytes are read from did not deliver.
         case sourceFailed
+        /// The files of the checkpoint are not those any more that were registered.
+        case checkpointChanged
         case cancelled
         /// A URL or another argument is wrong.
         case invalidArgument

@@ -12,6 +12,7 @@ struct ErrorStatusTests {
             .busy: 409, .insufficientMemory: 507, .system: 500, .engineUnreachable: 503,
             .engineFailed: 502, .workerFailed: 502, .workerLost: 502, .deadlineExceeded: 504,
             .cancelled: 503, .hostFailed: 502, .sourceFailed: 502,
+            .insufficientResources: 503, .permissionDenied: 403,
         ]
         for code in EngineError.Code.allCases {
             let error = ControlError(EngineError(code, "text"))

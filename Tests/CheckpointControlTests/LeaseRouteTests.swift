@@ -71,6 +71,23 @@ struct LeaseRouteTests {
         }
     }
 
+    /// The next version is written over files that are used in place, before or while a reader asks.
+    @Test func aFileThatBecomesShorterIsTold() async throws {
+        try await with { fixture, client in
+            let folder = try TemporaryDirectory(in: "/dev/shm")
+            try await fixture.register(at: [0], byteCounts: [3_000_000], in: folder)
+            let lease = try await client.post("/v1/checkpoints/step/leases", "{}")
+            #expect(lease.status == 200, "\(lease.body)")
+            let name = try #require(folder.names.first)
+            try folder.write([], to: name)
+            let answer = try await client.get(
+                "/v1/leases/\(lease.string("lease"))/checksums/0/2")
+            #expect(answer.status == 422)
+            #expect(answer.string("error.code") == "invalid_checkpoint")
+            #expect(answer.string("error.message").contains(name))
+        }
+    }
+
     private static let wrongNumbers = [
         "0/0", "0/-1", "-1/1", "0/a", "a/1", "0/1.0", "+0/1", "00/1", "0/99999", "6/1",
         "9223372036854775807/1", "1/9223372036854775807", "99999999999999999999/1",

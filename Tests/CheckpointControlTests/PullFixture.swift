@@ -127,10 +127,10 @@ struct PullFixture: Sendable {
     @discardableResult
     func register(
         at indices: [Int], byteCounts: [Int] = [3_000_000, 5, 2_000_000],
-        seed: UInt64 = .random(in: 0 ... .max)
+        seed: UInt64 = .random(in: 0 ... .max), in folder: TemporaryDirectory? = nil
     ) async throws -> [[UInt8]] {
         var generator = SeededGenerator(seed: seed)
-        let folder = try TemporaryDirectory(in: "/tmp")
+        let folder = try folder ?? TemporaryDirectory(in: "/tmp")
         var contents: [[UInt8]] = []
         for (index, byteCount) in byteCounts.enumerated() {
             let bytes = RandomBytes.make(byteCount, using: &generator)
@@ -142,7 +142,8 @@ struct PullFixture: Sendable {
                 + #""data_offsets":[\#(half),\#(byteCount)]}}"#
             let padded = header + String(repeating: " ", count: (8 - header.utf8.count % 8) % 8)
             try folder.write(
-                SafetensorsBuilder.file(header: padded, data: bytes), to: "s\(index).safetensors")
+                SafetensorsBuilder.file(header: padded, data: bytes),
+                to: "model-\(index + 1)-of-\(byteCounts.count).safetensors")
         }
         for index in indices {
             try await daemons[index].engine.register(name, paths: [folder.path])

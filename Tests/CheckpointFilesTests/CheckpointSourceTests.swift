@@ -1,5 +1,6 @@
 import CheckpointModel
 import CheckpointTesting
+import Glibc
 import Testing
 
 @testable import CheckpointFiles
@@ -9,7 +10,7 @@ struct CheckpointSourceTests {
     func readsBackWhatWasWritten(_ seed: UInt64) throws {
         var generator = SeededGenerator(seed: seed)
         let catalog = RandomCatalog.make(
-            tensorCount: Int.random(in: 0...60, using: &generator), shardCount: 3,
+            tensorCount: Int.random(in: 1...60, using: &generator), shardCount: 3,
             using: &generator)
         let directory = try TemporaryDirectory()
         for shard in catalog.shards.indices {
@@ -19,6 +20,7 @@ struct CheckpointSourceTests {
         }
         let source = try CheckpointSource.open(paths: [directory.path])
         #expect(source.catalog.shards == catalog.shards, "seed \(seed)")
+        #expect(source.leftOutCount == 0)
         #expect(Set(source.catalog.tensors) == Set(catalog.tensors), "seed \(seed)")
         #expect(source.catalog.byteCount == catalog.byteCount)
         #expect(source.shards.allSatisfy { !$0.isSharedMemory })
@@ -50,13 +52,14 @@ struct CheckpointSourceTests {
 
     @Test func emptyTensorsAndEmptyFilesAreLegal() throws {
         let directory = try TemporaryDirectory()
-        try directory.write(SafetensorsBuilder.file(header: "{}", data: []), to: "a.safetensors")
+        try directory.write(
+            SafetensorsBuilder.file(header: "{}", data: []), to: "model-1-of-2.safetensors")
         try directory.write(
             SafetensorsBuilder.file(
                 header: "{\"__metadata__\":{\"format\":\"pt\"},"
                     + "\"e\":{\"dtype\":\"F32\",\"shape\":[0,7],\"data_offsets\":[0,0]},"
                     + "\"s\":{\"dtype\":\"F64\",\"shape\":[],\"data_offsets\":[0,8]}}",
-                data: [UInt8](repeating: 1, count: 8)), to: "b.safetensors")
+                data: [UInt8](repeating: 1, count: 8)), to: "model-2-of-2.safetensors")
         let source = try CheckpointSource.open(paths: [directory.path])
         #expect(source.catalog.tensors.map(\.name).sorted() == ["e", "s"])
         #expect(source.catalog.byteCount == 8)
@@ -65,21 +68,48 @@ struct CheckpointSourceTests {
 
     @Test func filesInSharedMemoryAreKnown() throws {
         let directory = try TemporaryDirectory(in: "/dev/shm")
-        let path = try directory.write(
-            SafetensorsBuilder.file(header: "{}", data: []), to: "a.safetensors")
+        let path = try directory.write(Self.small(), to: "a.safetensors")
         #expect(try CheckpointSource.open(paths: [path]).shards[0].isSharedMemory)
     }
 
     @Test func aChangedFileIsNoticed() throws {
         let directory = try TemporaryDirectory()
-        let bytes = SafetensorsBuilder.file(header: "{}", data: [])
+        let bytes = Self.small()
         let path = try directory.write(bytes, to: "a.safetensors")
         let shard = try CheckpointSource.open(paths: [path]).shards[0]
         try shard.checkUnchanged()
         try directory.write(bytes + [], to: "other")
         try directory.write(
-            SafetensorsBuilder.file(header: "{ }", data: []), to: "a.safetensors")
+            Self.small(name: "b"), to: "a.safetensors")
         #expect(throws: FilesError.self) { try shard.checkUnchanged() }
+    }
+
+    /// Contents of the same length, and the time of modification that the file had before.
+    @Test func aFileWhoseTimeWasSetBackIsNoticed() throws {
+        let directory = try TemporaryDirectory(in: "/dev/shm")
+        let path = try directory.write(Self.small(), to: "a.safetensors")
+        let shard = try CheckpointSource.open(paths: [path]).shards[0]
+        var status = stat()
+        try #require(unsafe stat(path, &status) == 0)
+        let descriptor = unsafe open(path, O_WRONLY)
+        defer { close(descriptor) }
+        let changed = status.st_ctim
+        repeat {
+            // The kernel's clock for files goes on in steps.
+            try #require(unsafe pwrite(descriptor, [9], 1, off_t(shard.byteCount - 1)) == 1)
+            try #require(unsafe futimens(descriptor, [status.st_atim, status.st_mtim]) == 0)
+            try #require(unsafe stat(path, &status) == 0)
+        } while status.st_ctim.tv_sec == changed.tv_sec && status.st_ctim.tv_nsec == changed.tv_nsec
+        let error = #expect(throws: FilesError.self) { try shard.checkUnchanged() }
+        #expect(error?.code == .changed)
+        #expect(error?.description.contains(path) == true)
+    }
+
+    /// A file with one tensor of one byte.
+    private static func small(name: String = "a") -> [UInt8] {
+        SafetensorsBuilder.file(
+            header: "{\"\(name)\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}",
+            data: [1])
     }
 
     @Test func aLargeHeaderIsParsedQuickly() throws {
@@ -135,6 +165,9 @@ struct ShardIndexTests {
         ("\"a\":\"a.safetensors\",\"b\":\"c.safetensors\"", FilesError.Code.indexMismatch),
         ("\"a\":\"a.safetensors\",\"x\":\"a.safetensors\"", .indexMismatch),
         ("\"x\":\"a.safetensors\"", .indexMismatch),
+        ("\"b\":\"a.safetensors\"", .indexMismatch),
+        ("\"a\":\"/\u{301}a.safetensors\"", .malformed),
+        ("\"a\":\".\u{301}a.safetensors\"", .malformed),
         ("\"a\":\"../a.safetensors\"", .malformed), ("\"a\":\"/etc/passwd\"", .malformed),
         ("\"a\":\"sub/a.safetensors\"", .malformed), ("\"a\":7", .malformed),
         ("\"a\":\"a.safetensors\",\"a\":\"b.safetensors\"", .malformed),
@@ -149,7 +182,8 @@ struct ShardIndexTests {
         try directory.write(
             TemporaryDirectory.read("\(directory.path)/a.safetensors"), to: "c.safetensors")
         let error = #expect(throws: FilesError.self) {
-            try CheckpointSource.open(paths: [directory.path])
+            try CheckpointSource.open(
+                paths: ["a", "c"].map { "\(directory.path)/\($0).safetensors" })
         }
         #expect(error?.code == .duplicateTensor)
         #expect(error?.description.contains("a.safetensors") == true)

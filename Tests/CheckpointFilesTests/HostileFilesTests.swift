@@ -1,3 +1,4 @@
+import CheckpointModel
 import CheckpointTesting
 import Testing
 
@@ -53,7 +54,7 @@ struct HostileFilesTests {
             code: .malformed),
         header("no object", "[1,2,3]"), header("not JSON", "{\"a\""),
         header("text after the object", "{}x", data: 0),
-        header("leading space", " {}", data: 0),
+        header("blanks alone", "   ", data: 0), header("no tensor", "{}", data: 0, .notACheckpoint),
         header("null byte", "{\"a\u{0}\":1}"),
         header("tensor is a number", "{\"a\":1}"),
         header("tensor is empty", "{\"a\":{}}"),
@@ -74,9 +75,6 @@ struct HostileFilesTests {
         header("metadata is a list", "{\"__metadata__\":[]}", data: 0),
         header("metadata has a number", "{\"__metadata__\":{\"a\":1}}", data: 0),
         header("metadata twice", "{\"__metadata__\":{},\"__metadata__\":{}}", data: 0),
-        header(
-            "additional key",
-            "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4],\"x\":1}}"),
         header(
             "dtype twice",
             "{\"a\":{\"dtype\":\"U8\",\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}"),
@@ -112,6 +110,21 @@ struct HostileFilesTests {
         #expect(error?.description.contains(path) == true)
     }
 
+    /// What the format's own library takes as well.
+    @Test(arguments: [
+        " \n\t\r{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}  ",
+        "{\"__metadata__\":null,\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}",
+        "{\"a\":{\"dtype\":\"U8\",\"x\":[1],\"shape\":[4],\"data_offsets\":[0,4],\"y\":null}}",
+    ])
+    func isTaken(_ header: String) throws {
+        let directory = try TemporaryDirectory()
+        let path = try directory.write(
+            SafetensorsBuilder.file(header: header, data: [1, 2, 3, 4]), to: "m.safetensors")
+        let catalog = try CheckpointSource.open(paths: [path]).catalog
+        #expect(catalog.tensors.map(\.name) == ["a"])
+        #expect(catalog.byteCount == 4)
+    }
+
     @Test func helpsWithKnownMistakes() throws {
         let directory = try TemporaryDirectory()
         let pointer = try directory.write(
@@ -121,5 +134,19 @@ struct HostileFilesTests {
         let binary = try directory.write([0x80, 2], to: "pytorch_model.bin")
         let bin = #expect(throws: FilesError.self) { try CheckpointSource.open(paths: [binary]) }
         #expect(bin?.code == .notACheckpoint)
+        let page = try directory.write(Array("<!DOCTYPE html><html>".utf8), to: "p.safetensors")
+        let html = #expect(throws: FilesError.self) { try CheckpointSource.open(paths: [page]) }
+        #expect(html?.message.contains("web page") == true)
+    }
+
+    @Test(arguments: [
+        ("s3://bucket/model", "URL"), ("hf://Qwen/Qwen3-8B", "URL"), ("Qwen/Qwen3-8B", "hub"),
+        ("/Qwen/Qwen3-8B", "No such file"), ("./Qwen3-8B", "No such file"),
+        ("models/a.safetensors", "No such file"),
+    ])
+    func tellsWhatAPathMayBeInstead(_ path: String, _ words: String) {
+        let error = #expect(throws: FilesError.self) { try CheckpointSource.open(paths: [path]) }
+        #expect(error?.code == .missing)
+        #expect(error?.description.contains(words) == true, "\(String(describing: error))")
     }
 }

@@ -23,18 +23,13 @@ struct ShardReaderTests {
         return (try CheckpointSource.open(paths: [path]).shards[0], data)
     }
 
-    private func target(_ name: String) -> CInt {
-        unsafe open("\(directory.path)/\(name)", O_RDWR | O_CREAT | O_TRUNC, 0o600)
-    }
-
     @Test(arguments: [0, 1, 4095, 1 << 20, (1 << 20) + 1, (16 << 20) + 3], [1, 3])
     func copiesEveryByte(_ byteCount: Int, _ threadCount: Int) throws {
         let (shard, data) = try file("a", byteCount, seed: UInt64(byteCount))
-        let descriptor = target("out")
-        defer { close(descriptor) }
+        let target = try directory.write([], to: "out")
         let reported = Mutex(0)
         try ShardReader(threadCount: threadCount).read(
-            [.init(shard: shard, destinationDescriptor: descriptor, destinationOffset: 0)],
+            [.init(shard: shard, destinationPath: target)],
             progress: { done in reported.withLock { $0 = done } }, isCancelled: { false })
         #expect(try TemporaryDirectory.read("\(directory.path)/out") == data)
         #expect(reported.withLock { $0 } == byteCount)
@@ -42,11 +37,10 @@ struct ShardReaderTests {
 
     @Test func stopsWhenItIsCancelled() throws {
         let (shard, _) = try file("a", 1 << 20, seed: 1)
-        let descriptor = target("out")
-        defer { close(descriptor) }
+        let target = try directory.write([], to: "out")
         let error = #expect(throws: FilesError.self) {
             try ShardReader(threadCount: 2).read(
-                [.init(shard: shard, destinationDescriptor: descriptor, destinationOffset: 0)],
+                [.init(shard: shard, destinationPath: target)],
                 progress: { _ in }, isCancelled: { true })
         }
         #expect(error?.code == .cancelled)
@@ -55,11 +49,10 @@ struct ShardReaderTests {
     @Test func refusesAFileThatHasChanged() throws {
         let (shard, _) = try file("a", 100, seed: 1)
         _ = try file("a", 101, seed: 2)
-        let descriptor = target("out")
-        defer { close(descriptor) }
+        let target = try directory.write([], to: "out")
         let error = #expect(throws: FilesError.self) {
             try ShardReader(threadCount: 2).read(
-                [.init(shard: shard, destinationDescriptor: descriptor, destinationOffset: 0)],
+                [.init(shard: shard, destinationPath: target)],
                 progress: { _ in }, isCancelled: { false })
         }
         #expect(error?.code == .changed)
@@ -67,14 +60,12 @@ struct ShardReaderTests {
 
     @Test func reportsATargetThatCannotBeWritten() throws {
         let (shard, _) = try file("a", 100, seed: 1)
-        let descriptor = unsafe open("/dev/full", O_WRONLY)
-        defer { close(descriptor) }
         let error = #expect(throws: FilesError.self) {
             try ShardReader(threadCount: 1).read(
-                [.init(shard: shard, destinationDescriptor: descriptor, destinationOffset: 0)],
+                [.init(shard: shard, destinationPath: "/dev/full")],
                 progress: { _ in }, isCancelled: { false })
         }
-        #expect(error?.code == .inputOutput)
+        #expect(error?.code == .insufficientMemory)
         #expect(error?.description.contains("No space left") == true)
     }
 }

@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import SegmentError
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # O_NONBLOCK: a pipe in the place of the file must not block, it is refused after the open.
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+_KEEP_FILES = "write the next version beside files that are in use, not over them"
 
 
 def _open(segment: Segment) -> int:
@@ -67,6 +70,25 @@ class MappedSegment:
             raise SegmentError(f"the segment {segment.path} cannot be mapped: {error}") from error
         finally:
             os.close(descriptor)
+
+    def check(self) -> None:
+        """Raises ``SegmentError`` where the file was replaced or has become shorter.
+
+        Who touches a page that a file has lost is ended by the system without a word.
+        """
+        segment = self.segment
+        try:
+            status = Path(segment.path).lstat()
+        except OSError as error:
+            raise SegmentError(
+                f"the segment {segment.path} is gone: {error.strerror}; {_KEEP_FILES}"
+            ) from error
+        if (status.st_ino, status.st_size) != (segment.inode, segment.bytes):
+            raise SegmentError(
+                f"the segment {segment.path} was replaced or has another length since the update "
+                f"began: expected inode {segment.inode} of {segment.bytes} bytes, got inode "
+                f"{status.st_ino} of {status.st_size}; {_KEEP_FILES}"
+            )
 
     def bytes_at(self, offset: int, length: int) -> torch.Tensor:
         """``length`` > 0 bytes, ``offset`` bytes after the data offset, as a tensor of bytes."""
@@ -118,7 +140,9 @@ class SegmentTensors:
         check_types(tensors)
 
     def tensors(self, rows: Sequence[TensorRow]) -> list[torch.Tensor]:
-        """The tensors of one bucket."""
+        """The tensors of one bucket. Raises ``SegmentError`` where a file has lost its bytes."""
+        for place in {row.segment for row in rows}:
+            self._segments[place].check()
         return [self.tensor(row) for row in rows]
 
     def synchronize(self) -> None:

@@ -98,7 +98,8 @@ def test_metadata_is_kept_and_legal_oddities_are_taken(tmp_path: Path) -> None:
     )
     (tmp_path / "odd.safetensors").write_bytes(header(text + "   ", b"\0\1\0"))
     (tmp_path / "nothing.safetensors").write_bytes(header("{}"))
-    ended = run("inspect", str(tmp_path), "--json")
+    files = [str(tmp_path / f"{name}.safetensors") for name in ("odd", "nothing")]
+    ended = run("inspect", *files, "--json")
     assert ended.code == 0, ended.stderr
     summary = json.loads(ended.stdout)
     assert (summary["tensors"], summary["bytes"]) == (3, 3)

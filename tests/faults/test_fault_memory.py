@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
-from background import check_next_update
+from background import Background, check_next_update
 from checkpoints import check_delivered
-from daemon import run, update_arguments
+from daemon import PROMPT_S, run, update_arguments
 from fault_workers import Fault
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from conftest import Samples
@@ -155,6 +156,68 @@ def test_a_file_in_place_that_has_changed_is_not_delivered(
     answer.check_failure(answer.status, "invalid_checkpoint", victim.name)
     assert answer.status == 422
     assert engine.updates == []
+    assert daemon.unregister("step").status == 200
+    assert daemon.register("step", samples.first).status == 200
+    check_next_update(daemon, engine, samples)
+
+
+def _write(path: Path) -> None:
+    """Other values, and the time of modification that the file had."""
+    times = path.stat()
+    with path.open("r+b") as file:
+        file.seek(-8, os.SEEK_END)
+        file.write(b"\xff" * 8)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.parametrize("at", ["bucket", "commit"])
+@pytest.mark.parametrize("change", [_write, _replace, os.unlink], ids=lambda f: f.__name__)
+def test_a_file_in_place_that_changes_during_an_update(
+    daemon: Daemon,
+    engine: FakeEngine,
+    samples: Samples,
+    in_memory: Path,
+    change: Callable[[Path], None],
+    at: Literal["bucket", "commit"],
+) -> None:
+    """No worker commits what it may have read half of, or else the update fails."""
+    assert daemon.register("step", in_memory).status == 200
+    victim = sorted(in_memory.iterdir())[1]
+    engine.script.workers = {1: Fault("pause", at)}
+    update = Background(daemon, engine)
+    assert engine.workers[1].paused.wait(PROMPT_S)
+    change(victim)
+    engine.workers[1].resumed.set()
+    answer = update.answer()
+    # Workers notice another file, or none, when they come to its next tensors, but no contents.
+    if answer.status == 502 and change is not _write:
+        answer.check_failure(502, "worker_failed", victim.name, "mixture")
+    else:
+        answer.check_failure(422, "invalid_checkpoint", victim.name, "mixture")
+    if at == "bucket":
+        for outcome in engine.wait_for_update(1, PROMPT_S):
+            assert not outcome.committed
+    assert daemon.unregister("step").status == 200
+    assert daemon.register("step", samples.first).status == 200
+    check_next_update(daemon, engine, samples)
+
+
+def test_a_file_in_place_that_becomes_shorter_ends_no_worker(
+    daemon: Daemon, engine: FakeEngine, samples: Samples, in_memory: Path
+) -> None:
+    assert daemon.register("step", in_memory).status == 200
+    engine.script.workers = {rank: Fault("pause", "bucket", 1) for rank in range(2)}
+    update = Background(daemon, engine)
+    for worker in engine.workers:
+        assert worker.paused.wait(PROMPT_S)
+    for victim in in_memory.iterdir():
+        # The page that the bucket in the workers' hands may lie in stays.
+        _truncate(victim)
+    for worker in engine.workers:
+        worker.resumed.set()
+    update.answer().check_failure(502, "worker_failed", "SegmentError", "not over them")
+    for outcome in engine.wait_for_update(1, PROMPT_S):
+        assert not outcome.committed
     assert daemon.unregister("step").status == 200
     assert daemon.register("step", samples.first).status == 200
     check_next_update(daemon, engine, samples)

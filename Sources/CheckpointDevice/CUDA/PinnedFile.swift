@@ -70,7 +70,7 @@ public final class PinnedFile: Sendable {
     private static func map(_ path: String, inode: UInt64, byteCount: Int, writes: Bool)
         throws(DeviceError) -> FileMapping
     {
-        do throws(FileMapping.Failure) {
+        do throws(FileFailure) {
             let file = try FileMapping(path, inode: inode, byteCount: byteCount, writes: writes)
             // Huge pages pin faster where the system allows them in shared memory; a refusal is fine.
             // SAFETY: the range is that of the mapping.

@@ -33,7 +33,8 @@ public final class ReferenceCounterFile: @unchecked Sendable {
 
     /// Removes the files of processes that are gone.
     public static func sweep() {
-        for name in DirectoryListing.names(in: directory) where name.hasPrefix(prefix) {
+        for name in (try? DirectoryListing.names(in: directory)) ?? []
+        where name.hasPrefix(prefix) {
             let owner = name.dropFirst(prefix.count).prefix { $0 != "-" }
             guard let id = pid_t(owner), ProcessLife.isGone(id) else { continue }
             // SAFETY: the bridged string lives for the call.

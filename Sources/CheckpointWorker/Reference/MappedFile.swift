@@ -12,7 +12,7 @@ public final class MappedFile: Sendable {
 
     /// Maps an existing file for reading. `inode` and `byteCount` must be those of the file.
     public init(reading path: String, inode: UInt64?, byteCount: Int?) throws(WorkerError) {
-        do throws(FileMapping.Failure) {
+        do throws(FileFailure) {
             file = try FileMapping(path, inode: inode, byteCount: byteCount)
         } catch {
             throw Self.failure(error, path)
@@ -21,14 +21,14 @@ public final class MappedFile: Sendable {
 
     /// Makes a file of `byteCount` bytes and maps it for reading and writing.
     public init(creating path: String, byteCount: Int) throws(WorkerError) {
-        do throws(FileMapping.Failure) {
+        do throws(FileFailure) {
             file = try FileMapping(creating: path, byteCount: byteCount)
         } catch {
             throw Self.failure(error, path)
         }
     }
 
-    private static func failure(_ failure: FileMapping.Failure, _ path: String) -> WorkerError {
+    private static func failure(_ failure: FileFailure, _ path: String) -> WorkerError {
         switch failure {
         case .call(let call, let number):
             WorkerError(.callFailed, "cannot map \(path): \(call) failed with errno \(number)")

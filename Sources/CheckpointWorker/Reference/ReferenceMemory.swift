@@ -50,6 +50,7 @@ public final class ReferenceMemory: ReferenceTarget {
             throw WorkerError(.protocolViolation, "a bucket came before the catalog")
         }
         try layout.check(range)
+        try checkSegments(Set(range.map { layout.tensors[$0].shard }))
         for place in range {
             let tensor = layout.tensors[place]
             let slice = layout.slices[place]
@@ -96,6 +97,16 @@ public final class ReferenceMemory: ReferenceTarget {
     private func map(_ segment: SegmentLocation) throws(WorkerError) -> MappedFile {
         try MappedFile(
             reading: segment.path, inode: segment.inode, byteCount: segment.fileByteCount)
+    }
+
+    /// A page that a file has lost would end this process without a word.
+    private func checkSegments(_ shards: Set<Int>) throws(WorkerError) {
+        for shard in shards where !isCurrent(segments[shard]) {
+            throw WorkerError(
+                .callFailed,
+                "\(segments[shard].path) was replaced or has become shorter since the update began; "
+                    + "write the next version beside files that are in use, not over them")
+        }
     }
 
     private func isCurrent(_ segment: SegmentLocation) -> Bool {

@@ -15,7 +15,8 @@ public struct DeliverySchedule: Hashable, Sendable {
     public let buckets: [Bucket]
     /// Buckets that are there from the start; the others are announced as they come.
     public let availableCount: Int
-    /// Stages that begin only when they are permitted: when other hosts are as far.
+    /// Stages that begin only when they are permitted: when other hosts are as far, and the bytes are
+    /// still those that were to be delivered.
     public let gates: Set<SessionStage>
 
     /// A delivery whose bytes are all there: of host memory.

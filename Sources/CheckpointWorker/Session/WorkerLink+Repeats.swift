@@ -164,13 +164,15 @@ extension WorkerLink {
         }
         writer = configuration.writer(for: workers)
         let schedule = configuration.schedule
-        // In the host's memory everything is there by now; rings are filled once more.
+        // In the host's memory everything is there by now; rings are filled once more. Other hosts are not
+        // waited for, but what workers commit is looked at as before.
         let isHost = configuration.memory.kind == .host
         session = configuration.session(
             for: workers,
             schedule: DeliverySchedule(
                 buckets: schedule.buckets,
-                availableCount: isHost ? schedule.buckets.count : schedule.availableCount))
+                availableCount: isHost ? schedule.buckets.count : schedule.availableCount,
+                gates: schedule.gates.intersection([.release])))
         firstComers = [:]
     }
 

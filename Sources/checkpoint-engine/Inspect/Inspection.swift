@@ -24,6 +24,8 @@ struct Inspection: Encodable {
     }
 
     let tensors: Int
+    /// Tensors of the files that are no part of the checkpoint, by its index.
+    let leftOut: Int
     /// Bytes of all tensors.
     let bytes: Int
     let dtypes: [String: Int]
@@ -33,6 +35,7 @@ struct Inspection: Encodable {
 
     enum CodingKeys: String, CodingKey {
         case tensors, bytes, dtypes, files
+        case leftOut = "left_out_tensors"
         case list = "tensor_list"
     }
 
@@ -41,12 +44,13 @@ struct Inspection: Encodable {
         var counts = [Int](repeating: 0, count: source.shards.count)
         for tensor in catalog.tensors { counts[tensor.shard] += 1 }
         tensors = catalog.tensors.count
+        leftOut = source.leftOutCount
         bytes = catalog.byteCount
         dtypes = Dictionary(
             uniqueKeysWithValues: catalog.countByDType.map { ($0.rawValue, $1) })
         files = zip(source.shards, counts).map { shard, count in
             File(
-                path: shard.path, bytes: shard.byteCount, tensors: count,
+                path: shard.givenPath, bytes: shard.byteCount, tensors: count,
                 isInSharedMemory: shard.isSharedMemory)
         }
         list =
@@ -55,7 +59,7 @@ struct Inspection: Encodable {
                 Tensor(
                     name: tensor.name, dtype: tensor.dtype.rawValue,
                     shape: tensor.shape.dimensions, bytes: tensor.range.byteCount,
-                    file: source.shards[tensor.shard].path)
+                    file: source.shards[tensor.shard].givenPath)
             } : nil
     }
 
@@ -64,7 +68,12 @@ struct Inspection: Encodable {
         let counts = dtypes.sorted { $0.key < $1.key }.map { "\($0.value) \($0.key)" }
         var text =
             "\(tensors) tensors (\(counts.joined(separator: ", "))), "
-            + "\(TextFormat.bytes(bytes)) in \(files.count) files\n\n"
+            + "\(TextFormat.bytes(bytes)) in \(files.count) files\n"
+        if leftOut > 0 {
+            text += "\(leftOut) tensors of these files are left out: the index does not list them "
+            text += "there\n"
+        }
+        text += "\n"
         var rows = [["file", "size", "tensors", ""]]
         for file in files {
             rows.append([
