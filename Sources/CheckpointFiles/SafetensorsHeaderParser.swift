@@ -57,8 +57,8 @@ struct SafetensorsHeaderParser {
         while let key = try cursor.nextKey() {
             switch key {
             case "dtype" where dtype == nil: dtype = try cursor.readString()
-            case "shape" where dimensions == nil: dimensions = try parseIntegers()
-            case "data_offsets" where offsets == nil: offsets = try parseIntegers()
+            case "shape" where dimensions == nil: dimensions = try parseIntegers(key, of: name)
+            case "data_offsets" where offsets == nil: offsets = try parseIntegers(key, of: name)
             case "dtype", "shape", "data_offsets":
                 throw Failure(description: "the key \(key) of the tensor \(name) stands twice")
             default:
@@ -73,7 +73,7 @@ struct SafetensorsHeaderParser {
         return try Self.tensor(name, dtype, dimensions, offsets)
     }
 
-    private mutating func parseIntegers() throws -> [Int] {
+    private mutating func parseIntegers(_ key: String, of name: String) throws -> [Int] {
         var integers: [Int] = []
         try cursor.beginArray()
         while try cursor.nextElement() {
@@ -82,7 +82,11 @@ struct SafetensorsHeaderParser {
                     description:
                         "an array has more than \(SafetensorsHeader.dimensionCountMax) numbers")
             }
-            integers.append(try cursor.readInteger(in: 0...Int.max))
+            do throws(JSONError) {
+                integers.append(try cursor.readInteger(in: 0...Int.max))
+            } catch {
+                throw Failure(description: "the \(key) of the tensor \(name): \(error)")
+            }
         }
         return integers
     }
