@@ -43,7 +43,6 @@ private struct SourceOpening {
     {
         let number = shards.count
         shards.append(shard)
-        tensors.reserveCapacity(tensors.count + parts.count)
         owners.reserveCapacity(owners.count + parts.count)
         for tensor in parts {
             if let other = owners.updateValue(number, forKey: ExactString(tensor.name)) {

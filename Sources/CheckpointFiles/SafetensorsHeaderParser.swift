@@ -41,9 +41,11 @@ struct SafetensorsHeaderParser {
         guard !hasMetadata else { throw Failure(description: "__metadata__ stands twice") }
         hasMetadata = true
         if try cursor.nextKind() == .null { return try cursor.readNull() }
+        var keys: Set<ExactString> = []
         try cursor.beginObject()
         while let key = try cursor.nextKey() {
-            guard metadata.updateValue(try cursor.readString(), forKey: key) == nil else {
+            metadata[key] = try cursor.readString()
+            guard keys.insert(ExactString(key)).inserted else {
                 throw Failure(description: "the key \(key) of __metadata__ stands twice")
             }
         }

@@ -11,10 +11,8 @@ struct ShardIndex: Sendable {
     let path: String
     /// The names of the files, in the order in which the index first lists them.
     let files: [String]
-    /// How many tensors each file has to have.
-    private let counts: [Int]
-    /// For each tensor the place of its file in ``files``.
-    private let places: [ExactString: Int]
+    /// For each file its tensors. Those of one file are few: tables of them stay in a core's cache.
+    private let tensors: [[ExactString]]
 
     init(_ path: String) throws(FilesError) {
         let file = try OpenFile(path)
@@ -33,8 +31,7 @@ struct ShardIndex: Sendable {
         }
         self.path = path
         files = map.files
-        counts = map.counts
-        places = map.places
+        tensors = map.tensors
         for name in files { try Self.check(name, path) }
     }
 
@@ -42,15 +39,25 @@ struct ShardIndex: Sendable {
     func tensors(of header: SafetensorsHeader, in file: Int) throws(FilesError)
         -> [SafetensorsHeader.Tensor]
     {
-        let listed = header.tensors.filter { places[ExactString($0.name)] == file }
-        guard listed.count < counts[file] else { return listed }
-        let found = Set(listed.map { ExactString($0.name) })
-        let missing = places.filter { $0.value == file && !found.contains($0.key) }
+        let names = tensors[file]
+        // Both are mostly written in one order.
+        if names.count == header.tensors.count,
+            zip(names, header.tensors).allSatisfy({ $0 == ExactString($1.name) })
+        {
+            return header.tensors
+        }
+        let listed = Set(names)
+        guard listed.count == names.count else {
+            throw FilesError(
+                .malformed, path, "the index lists a tensor twice for the file \(files[file])")
+        }
+        let found = header.tensors.filter { listed.contains(ExactString($0.name)) }
+        guard found.count < listed.count else { return found }
+        let missing = listed.subtracting(found.map { ExactString($0.name) })
         throw FilesError(
             .indexMismatch, path,
-            "the index says that \(files[file]) has the tensor "
-                + "\(missing.keys.min()?.text ?? ""), which it has not (\(missing.count) are missing)"
-        )
+            "the index says that \(files[file]) has the tensor \(missing.min()?.text ?? ""), which "
+                + "it has not (\(missing.count) are missing)")
     }
 
     /// A shard lies beside its index: its name is a plain file name.
@@ -69,17 +76,12 @@ struct ShardIndex: Sendable {
 /// The member `weight_map` of an index, as it is read.
 private struct WeightMap {
     private(set) var files: [String] = []
-    private(set) var counts: [Int] = []
-    private(set) var places: [ExactString: Int] = [:]
+    private(set) var tensors: [[ExactString]] = []
     private var numbers: [ExactString: Int] = [:]
-
-    /// Bytes of an index that a tensor takes at least, nearly always.
-    private static let entryByteCount = 64
 
     mutating func parse(_ bytes: [UInt8], limits: JSONLimits) throws {
         var isThere = false
         var cursor = try JSONCursor(bytes, limits: limits)
-        places.reserveCapacity(bytes.count / Self.entryByteCount)
         try cursor.beginObject()
         while let key = try cursor.nextKey() {
             guard key == "weight_map" else {
@@ -93,30 +95,28 @@ private struct WeightMap {
             try parseEntries(&cursor)
         }
         try cursor.end()
-        guard !places.isEmpty else {
+        guard !files.isEmpty else {
             throw SafetensorsHeaderParser.Failure(
                 description: isThere ? "weight_map names no tensor" : "there is no weight_map")
         }
     }
 
     private mutating func parseEntries(_ cursor: inout JSONCursor) throws {
+        var last = (name: ExactString(""), number: -1)
         try cursor.beginObject()
         while let tensor = try cursor.nextKey() {
-            let file = number(of: try cursor.readString())
-            guard places.updateValue(file, forKey: ExactString(tensor)) == nil else {
-                throw SafetensorsHeaderParser.Failure(
-                    description: "the tensor \(tensor) stands twice in weight_map")
-            }
-            counts[file] += 1
+            let name = ExactString(try cursor.readString())
+            // Neighbours in an index are mostly neighbours in a file.
+            if last.number < 0 || last.name != name { last = (name, number(of: name)) }
+            tensors[last.number].append(ExactString(tensor))
         }
     }
 
-    private mutating func number(of file: String) -> Int {
-        let name = ExactString(file)
-        if let number = numbers[name] { return number }
-        numbers[name] = files.count
-        files.append(file)
-        counts.append(0)
+    private mutating func number(of file: ExactString) -> Int {
+        if let number = numbers[file] { return number }
+        numbers[file] = files.count
+        files.append(file.text)
+        tensors.append([])
         return files.count - 1
     }
 }

@@ -66,6 +66,42 @@ struct CheckpointSourceTests {
         #expect(source.shards[1].metadata == ["format": "pt"])
     }
 
+    /// Names are bytes: two normal forms of one text are two tensors, for whoever loads them too.
+    @Test func twoNormalFormsAreTwoTensors() throws {
+        let directory = try TemporaryDirectory()
+        let names = ["caf\u{e9}", "cafe\u{301}"]
+        for (number, name) in names.enumerated() {
+            try directory.write(
+                Self.small(name: name), to: "model-\(number + 1)-of-2.safetensors")
+        }
+        let catalog = try CheckpointSource.open(paths: [directory.path]).catalog
+        #expect(Set(catalog.tensors.map { Array($0.name.utf8) }).count == 2)
+        try directory.write(
+            Array(
+                #"{"weight_map":{"caf\u00e9":"model-1-of-2.safetensors","cafe\u0301":"model-2-of-2.safetensors"}}"#
+                    .utf8), to: "model.safetensors.index.json")
+        let indexed = try CheckpointSource.open(paths: [directory.path]).catalog
+        #expect(indexed == catalog)
+    }
+
+    @Test func whatAnIndexListsElsewhereIsLeftOut() throws {
+        let directory = try TemporaryDirectory()
+        try directory.write(Self.small(name: "a"), to: "1.safetensors")
+        let both =
+            "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
+            + "\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}"
+        try directory.write(
+            SafetensorsBuilder.file(header: both, data: [7, 8]), to: "2.safetensors")
+        try directory.write(
+            Array(#"{"weight_map":{"a":"1.safetensors","b":"2.safetensors"}}"#.utf8),
+            to: "x.safetensors.index.json")
+        let source = try CheckpointSource.open(paths: [directory.path])
+        #expect(source.leftOutCount == 1)
+        #expect(source.catalog.tensors.map(\.name) == ["a", "b"])
+        #expect(source.catalog.tensors.map(\.shard) == [0, 1])
+        #expect(source.catalog.tensors.map(\.range.offset) == [0, 1])
+    }
+
     @Test func filesInSharedMemoryAreKnown() throws {
         let directory = try TemporaryDirectory(in: "/dev/shm")
         let path = try directory.write(Self.small(), to: "a.safetensors")
@@ -170,7 +206,8 @@ struct ShardIndexTests {
         ("\"a\":\".\u{301}a.safetensors\"", .malformed),
         ("\"a\":\"../a.safetensors\"", .malformed), ("\"a\":\"/etc/passwd\"", .malformed),
         ("\"a\":\"sub/a.safetensors\"", .malformed), ("\"a\":7", .malformed),
-        ("\"a\":\"a.safetensors\",\"a\":\"b.safetensors\"", .malformed),
+        ("\"a\":\"a.safetensors\",\"a\":\"a.safetensors\"", .malformed),
+        ("\"a\":\"a.safetensors\",\"a\":\"b.safetensors\"", .indexMismatch),
         ("\"a\":\"pytorch_model.bin\"", .malformed),
     ])
     func refuses(_ map: String, _ code: FilesError.Code) throws {

@@ -15,6 +15,8 @@ public final class PinnedFile: Sendable {
     public let inode: UInt64
     private let file: FileMapping
     private let context: CudaContext
+    /// Whether its last page was there when the file was pinned, as it is after every real pin.
+    private let hadTail: Bool
 
     public var byteCount: Int { file.byteCount }
     private var address: UnsafeMutableRawPointer { unsafe file.address }
@@ -46,6 +48,13 @@ public final class PinnedFile: Sendable {
         }
         self.file = file
         self.context = context
+        hadTail = PageMap.isPresent(unsafe UInt(bitPattern: file.address), at: byteCount - 1)
+    }
+
+    /// Whether its pages are still those of the file. One that was made shorter, were it for a moment, has lost
+    /// them: the GPUs would go on to copy what was pinned, whatever is written to the file since.
+    var isWhole: Bool {
+        !hadTail || PageMap.isPresent(unsafe UInt(bitPattern: file.address), at: byteCount - 1)
     }
 
     deinit {

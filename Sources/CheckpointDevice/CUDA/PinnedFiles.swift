@@ -32,7 +32,7 @@ public final class PinnedFiles: Sendable {
         return try locations.map { location throws(DeviceError) in
             let key = Key(
                 path: location.path, inode: location.inode, byteCount: location.fileByteCount)
-            if let file = files.withLock({ $0[key] }) { return file }
+            if let file = files.withLock({ $0[key] }), file.isWhole { return file }
             let file = try PinnedFile(
                 path: key.path, inode: key.inode, byteCount: key.byteCount, context: context,
                 threadCount: threadCount)
