@@ -64,7 +64,7 @@ let package = Package(
         .target(name: "CNative"),
         .target(name: "CSimulatedCUDA"),
         library("CheckpointModel", []),
-        library("CheckpointJSON", []),
+        library("CheckpointJSON", ["CheckpointModel"]),
         library("CheckpointNative", ["CNative"]),
         library(
             "CheckpointFiles",

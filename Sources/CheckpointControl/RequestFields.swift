@@ -1,9 +1,10 @@
 import CheckpointJSON
+import CheckpointModel
 
 /// The fields of one JSON object in a request, taken one by one. Those that nobody took are refused
 /// in the end.
 struct RequestFields {
-    private var values: [String: JSONValue]
+    private var values: [ExactString: JSONValue]
     /// Names the object in messages: empty for the body itself, else `instances[0].`.
     let place: String
 
@@ -12,8 +13,12 @@ struct RequestFields {
         self.place = place
     }
 
+    private mutating func take(_ name: String) -> JSONValue? {
+        values.removeValue(forKey: ExactString(name))
+    }
+
     mutating func string(_ name: String, byteCountMax: Int) throws(ControlError) -> String {
-        guard let value = values.removeValue(forKey: name) else { throw missing(name, "a string") }
+        guard let value = take(name) else { throw missing(name, "a string") }
         return try text(value, name, byteCountMax: byteCountMax)
     }
 
@@ -21,19 +26,19 @@ struct RequestFields {
     mutating func optionalString(_ name: String, byteCountMax: Int) throws(ControlError)
         -> String?
     {
-        guard let value = values.removeValue(forKey: name), value != .null else { return nil }
+        guard let value = take(name), value != .null else { return nil }
         return try text(value, name, byteCountMax: byteCountMax)
     }
 
     mutating func boolean(_ name: String, default: Bool) throws(ControlError) -> Bool {
-        guard let value = values.removeValue(forKey: name) else { return `default` }
+        guard let value = take(name) else { return `default` }
         guard case .bool(let flag) = value else { throw wrong(name, "true or false", value) }
         return flag
     }
 
     /// A count of at least one; absent and null are the same.
     mutating func optionalCount(_ name: String, max: Int) throws(ControlError) -> Int? {
-        guard let value = values.removeValue(forKey: name), value != .null else { return nil }
+        guard let value = take(name), value != .null else { return nil }
         guard case .integer(let integer) = value, let count = integer.value(in: 1...max) else {
             throw wrong(name, "an integer from 1 to \(max)", value)
         }
@@ -42,7 +47,7 @@ struct RequestFields {
 
     /// A place from zero on; absent and null are the same.
     mutating func optionalIndex(_ name: String, max: Int) throws(ControlError) -> Int? {
-        guard let value = values.removeValue(forKey: name), value != .null else { return nil }
+        guard let value = take(name), value != .null else { return nil }
         guard case .integer(let integer) = value, let index = integer.value(in: 0...max) else {
             throw wrong(name, "an integer from 0 to \(max)", value)
         }
@@ -53,7 +58,7 @@ struct RequestFields {
     mutating func seconds(_ name: String, default: Double, max: Double) throws(ControlError)
         -> Double
     {
-        guard let value = values.removeValue(forKey: name) else { return `default` }
+        guard let value = take(name) else { return `default` }
         let seconds: Double? =
             switch value {
             case .integer(let integer): integer.approximation
@@ -70,7 +75,7 @@ struct RequestFields {
     mutating func strings(_ name: String, countMax: Int, byteCountMax: Int) throws(ControlError)
         -> [String]
     {
-        guard let value = values.removeValue(forKey: name) else {
+        guard let value = take(name) else {
             throw missing(name, "an array of strings")
         }
         var result: [String] = []
@@ -84,7 +89,7 @@ struct RequestFields {
     mutating func integers(_ name: String, in range: ClosedRange<Int>, countMax: Int)
         throws(ControlError) -> [Int]
     {
-        guard let value = values.removeValue(forKey: name) else { return [] }
+        guard let value = take(name) else { return [] }
         var result: [Int] = []
         for (index, element) in try array(value, name, "integers", countMax: countMax).enumerated()
         {
@@ -100,7 +105,7 @@ struct RequestFields {
 
     /// An array of objects; none where it is absent.
     mutating func objects(_ name: String, countMax: Int) throws(ControlError) -> [RequestFields] {
-        guard let value = values.removeValue(forKey: name) else { return [] }
+        guard let value = take(name) else { return [] }
         var result: [RequestFields] = []
         for (index, element) in try array(value, name, "objects", countMax: countMax).enumerated() {
             guard case .object(let object) = element else {
@@ -113,7 +118,7 @@ struct RequestFields {
 
     /// Refuses what is left.
     func finish() throws(ControlError) {
-        guard let name = values.keys.min() else { return }
+        guard let name = values.keys.min()?.text else { return }
         throw .invalid(
             "the field \"\(place)\(name.prefix(100))\" is unknown here: check its spelling, or "
                 + "leave it out")

@@ -178,8 +178,8 @@ extension CheckpointEngine {
     ) throws(TransferError) -> SourceEndpoint {
         var addresses: [UInt] = []
         for location in registered.locations {
-            guard let address = current.addresses[location.path] else {
-                throw current.failures[location.path]
+            guard let address = current.addresses[ExactString(location.path)] else {
+                throw current.failures[ExactString(location.path)]
                     ?? TransferError(.failed, "\(location.path) is not mapped")
             }
             addresses.append(address + UInt(location.dataOffset))

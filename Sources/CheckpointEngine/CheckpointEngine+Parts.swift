@@ -91,10 +91,10 @@ extension RegisteredCheckpoint {
     ) throws(EngineError) -> RegisteredCheckpoint {
         var shards: [Catalog.Shard] = []
         var tensors: [TensorEntry] = []
-        var owners: [String: CheckpointName] = [:]
+        var owners: [ExactString: CheckpointName] = [:]
         for (name, checkpoint) in parts {
             for tensor in checkpoint.catalog.tensors {
-                if let other = owners.updateValue(name, forKey: tensor.name) {
+                if let other = owners.updateValue(name, forKey: ExactString(tensor.name)) {
                     throw EngineError(
                         .invalidCheckpoint,
                         "both \(other) and \(name) have the tensor \(tensor.name); register each "

@@ -136,7 +136,7 @@ extension CheckpointEngine {
             return await failed(name, registered, error)
         }
         counters.pulls += 1
-        counters.pulledBytes += registered.catalog.byteCount
+        counters.pulledBytes.count(registered.catalog.byteCount)
         counters.pullSeconds += seconds
         entries[name]?.pull = nil
         let shares = await run.bytesBySource

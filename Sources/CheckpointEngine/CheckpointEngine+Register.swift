@@ -73,7 +73,7 @@ extension CheckpointEngine {
         entries[name]?.state = .ready(registered)
         if configuration.pull.computesChecksumsAhead { computeChecksums(registered) }
         counters.registrations += 1
-        counters.registeredBytes += registered.catalog.byteCount
+        counters.registeredBytes.count(registered.catalog.byteCount)
         counters.registerSeconds += registered.seconds
         logger.info(
             "checkpoint registered",

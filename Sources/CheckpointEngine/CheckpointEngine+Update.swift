@@ -242,7 +242,7 @@ extension CheckpointEngine {
         for stage in status.stages {
             counters.stageSeconds[stage.stage, default: 0] += stage.seconds
         }
-        counters.deliveredBytes += status.workers.reduce(0) { $0 + $1.loadedBytes }
+        for worker in status.workers { counters.deliveredBytes.count(worker.loadedBytes) }
         guard let failure else {
             counters.updatesSucceeded += 1
             counters.updateSeconds += status.seconds

@@ -141,7 +141,7 @@ public actor CheckpointEngine {
         statistics.checkpoints = entries.count
         statistics.pooledBytes = usage.usedByteCount
         statistics.retainedBytes = usage.retainedByteCount
-        statistics.inPlaceBytes = entries.values.reduce(0) { $0 + $1.summary.inPlaceBytes }
+        for entry in entries.values { statistics.inPlaceBytes.count(entry.summary.inPlaceBytes) }
         statistics.pinnedBytes = gpus?.pinned.byteCount ?? 0
         statistics.gpuBytes = gpus?.heldByteCount ?? 0
         statistics.updatesRunning = running.count

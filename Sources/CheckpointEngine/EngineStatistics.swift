@@ -36,3 +36,12 @@ public struct EngineStatistics: Hashable, Sendable {
 
     public init() {}
 }
+
+extension Int {
+    /// Adds to a counter, which stays at the largest number where it would overflow: each of many checkpoints may
+    /// claim as many bytes as one can have, in files with holes.
+    mutating func count(_ other: Int) {
+        let (sum, overflow) = addingReportingOverflow(other)
+        self = overflow ? .max : sum
+    }
+}

@@ -25,14 +25,14 @@ extension MetasDocument {
     func memory() throws(EngineError) -> (catalog: Catalog, sources: [MemorySource]) {
         var shards: [Catalog.Shard] = []
         var tensors: [TensorEntry] = []
-        var names: Set<String> = []
+        var names: Set<ExactString> = []
         var addresses: [String: [Int: UInt]] = [:]
         for number in ranks.keys.sorted() {
             guard let rank = ranks[number], let session = rank.p2pStoreAddress else { continue }
             for buffer in rank.buffers where buffer.ptr > 0 {
                 addresses[session, default: [:]][shards.count] = UInt(buffer.ptr)
                 tensors += try buffer.tensors(shard: shards.count, rank: number).filter {
-                    names.insert($0.name).inserted
+                    names.insert(ExactString($0.name)).inserted
                 }
                 shards.append(
                     Catalog.Shard(name: "rank-\(number)-\(shards.count)", byteCount: buffer.size))

@@ -1,8 +1,10 @@
-/// A JSON object: its keys are unique and keep their order.
+public import CheckpointModel
+
+/// A JSON object: its keys are unique, byte by byte, and keep their order.
 public struct JSONObject: Sendable, Hashable {
     /// In the order of the text.
     public private(set) var keys: [String]
-    public private(set) var members: [String: JSONValue]
+    public private(set) var members: [ExactString: JSONValue]
 
     /// An empty object.
     public init() {
@@ -19,12 +21,11 @@ public struct JSONObject: Sendable, Hashable {
         }
     }
 
-    public subscript(_ key: String) -> JSONValue? { members[key] }
+    public subscript(_ key: String) -> JSONValue? { members[ExactString(key)] }
 
-    /// Adds a member at the end; `false`, and nothing is changed, when the key is taken.
+    /// Adds a member at the end; `false` when the key is taken, and then the object is of no use.
     mutating func insert(_ key: String, _ value: JSONValue) -> Bool {
-        guard members[key] == nil else { return false }
-        members[key] = value
+        guard members.updateValue(value, forKey: ExactString(key)) == nil else { return false }
         keys.append(key)
         return true
     }

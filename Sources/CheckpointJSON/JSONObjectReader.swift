@@ -1,3 +1,5 @@
+import CheckpointModel
+
 /// Takes the members of one object by key and kind; each has to be there, and no others.
 ///
 ///     var reader = JSONObjectReader(object)
@@ -5,11 +7,11 @@
 ///     try reader.finish()
 public struct JSONObjectReader: Sendable {
     private let object: JSONObject
-    private var unread: Set<String>
+    private var unread: Set<ExactString>
 
     public init(_ object: JSONObject) {
         self.object = object
-        self.unread = Set(object.keys)
+        self.unread = Set(object.members.keys)
     }
 
     public mutating func string(_ key: String) throws(JSONError) -> String {
@@ -50,13 +52,13 @@ public struct JSONObjectReader: Sendable {
         guard let value = object[key] else {
             throw JSONError(.missingKey, "the key \(JSONError.quoted(key)) is missing")
         }
-        unread.remove(key)
+        unread.remove(ExactString(key))
         return value
     }
 
     /// Refuses members that were not read.
     public func finish() throws(JSONError) {
-        guard let key = unread.min() else { return }
+        guard let key = unread.min()?.text else { return }
         throw JSONError(.additionalKey, "the key \(JSONError.quoted(key)) is not known here")
     }
 

@@ -34,21 +34,22 @@ public struct HostUnion: Hashable, Sendable {
     /// The union of `catalogs`, by host. Hosts take turns, so that all of them fetch at the same time; what
     /// every host has comes first.
     public init(catalogs: [[TensorEntry]], host: Int) throws(Conflict) {
-        var holders: [String: [Int]] = [:]
-        var entries: [String: TensorEntry] = [:]
+        var holders: [ExactString: [Int]] = [:]
+        var entries: [ExactString: TensorEntry] = [:]
         for (rank, catalog) in catalogs.enumerated() {
             for tensor in catalog {
-                let known = entries[tensor.name] ?? tensor
+                let name = ExactString(tensor.name)
+                let known = entries[name] ?? tensor
                 guard known.dtype == tensor.dtype, known.shape == tensor.shape else {
                     throw Conflict(
-                        name: tensor.name, hosts: (holders[tensor.name] ?? []) + [rank])
+                        name: tensor.name, hosts: (holders[name] ?? []) + [rank])
                 }
-                holders[tensor.name, default: []].append(rank)
-                if entries[tensor.name] == nil || rank == host { entries[tensor.name] = tensor }
+                holders[name, default: []].append(rank)
+                if entries[name] == nil || rank == host { entries[name] = tensor }
             }
         }
         let known = Array(entries.keys)
-        let names = ModuleOrder.sorted(known).map { known[$0] }
+        let names = ModuleOrder.sorted(known.map(\.text)).map { known[$0] }
         let owners = names.map { name -> Int? in
             let holding = holders[name] ?? []
             return holding.count == catalogs.count ? nil : holding.first
@@ -66,7 +67,8 @@ public struct HostUnion: Hashable, Sendable {
     }
 
     private static func inTurns(
-        _ names: [String], _ owners: [Int?], hostCount: Int, _ entries: [String: TensorEntry]
+        _ names: [ExactString], _ owners: [Int?], hostCount: Int,
+        _ entries: [ExactString: TensorEntry]
     ) -> [Int] {
         var queues = [[Int]](repeating: [], count: hostCount)
         var order: [Int] = []

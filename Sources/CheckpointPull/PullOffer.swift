@@ -100,13 +100,16 @@ public struct PullOffer: Sendable {
             throw error
         }
         await client.end(lease.id, at: source)
+        guard !tensors.isEmpty else {
+            throw .refused("\(source) has a checkpoint without tensors")
+        }
         guard
             let grid = ChunkGrid(
                 shardByteCounts: lease.shardByteCounts, chunkByteCount: lease.chunkByteCount),
             let order = PullOrder(
                 grid: grid,
                 ranges: tensors.map { ShardRange(shard: $0.shard, range: $0.range) }),
-            Set(tensors.map(\.name)).count == tensors.count
+            Set(tensors.map { ExactString($0.name) }).count == tensors.count
         else {
             throw .refused("\(source) sent a catalog whose tensors do not fit their shards")
         }

@@ -1,3 +1,4 @@
+public import CheckpointModel
 public import Logging
 
 /// Keeps an agent running, and files mapped in it: starts it when it is first needed, and another
@@ -7,9 +8,9 @@ public actor TransferAgentKeeper {
     public struct Current: Sendable {
         public let agent: TransferAgent
         /// By path.
-        public let addresses: [String: UInt]
+        public let addresses: [ExactString: UInt]
         /// Why files are not mapped, by path; they are tried again with the next call.
-        public let failures: [String: TransferError]
+        public let failures: [ExactString: TransferError]
 
         /// The name under which other agents reach this one.
         public var session: String { agent.session }
@@ -28,8 +29,8 @@ public actor TransferAgentKeeper {
     private let configuration: AgentConfiguration
     private let logger: Logger
     /// What is to be mapped, by path.
-    private var wanted: [String: TransferMapping] = [:]
-    private var failures: [String: TransferError] = [:]
+    private var wanted: [ExactString: TransferMapping] = [:]
+    private var failures: [ExactString: TransferError] = [:]
     private var running: Running?
     /// Brings the agent to what is wanted; one at a time, for all who wait.
     private var attempt: (task: Task<Void, Never>, outcome: Promise<Outcome>)?
@@ -45,23 +46,23 @@ public actor TransferAgentKeeper {
     /// Notes a file; the next ``current(timeout:)`` maps it, and so does each agent after that. It
     /// replaces another one of its path.
     public func add(_ mapping: TransferMapping) {
-        wanted[mapping.path] = mapping
-        failures[mapping.path] = nil
+        wanted[mapping.key] = mapping
+        failures[mapping.key] = nil
     }
 
     /// Forgets a file, and unmaps it. A failure is logged: the agent keeps the memory then.
     public func remove(
         path: String, timeout: Duration = TransferAgent.requestTimeout
     ) async {
-        guard let mapping = wanted.removeValue(forKey: path) else { return }
-        failures[path] = nil
+        guard let mapping = wanted.removeValue(forKey: ExactString(path)) else { return }
+        failures[ExactString(path)] = nil
         let deadline = ContinuousClock.now + timeout
         while let attempt {
             let rest = ContinuousClock.now.duration(to: deadline)
             if (try? await attempt.outcome.value(within: rest)) == nil { break }
         }
         // A path that was added again meanwhile is the next attempt's.
-        guard wanted[path] != mapping else { return }
+        guard wanted[ExactString(path)] != mapping else { return }
         await unmap(mapping, timeout: timeout)
     }
 
@@ -120,11 +121,11 @@ extension TransferAgentKeeper {
     /// What is there, when it is what is wanted.
     private func settled(withFailures: Bool) -> Current? {
         guard let running, isRunning, withFailures || failures.isEmpty else { return nil }
-        var addresses: [String: UInt] = [:]
+        var addresses: [ExactString: UInt] = [:]
         for mapping in wanted.values {
             if let address = running.addresses[mapping] {
-                addresses[mapping.path] = address
-            } else if failures[mapping.path] == nil {
+                addresses[mapping.key] = address
+            } else if failures[mapping.key] == nil {
                 return nil
             }
         }
@@ -157,7 +158,7 @@ extension TransferAgentKeeper {
         }
         if running == nil { try await start() }
         guard let addresses = running?.addresses else { throw Self.stopped }
-        for mapping in addresses.keys where wanted[mapping.path] != mapping {
+        for mapping in addresses.keys where wanted[mapping.key] != mapping {
             await unmap(mapping, timeout: TransferAgent.requestTimeout)
         }
         failures = [:]
@@ -167,7 +168,7 @@ extension TransferAgentKeeper {
                 running?.addresses[mapping] = try await agent.map(mapping)
             } catch {
                 if agent.hasEnded || error.code == .cancelled { throw error }
-                failures[mapping.path] = error
+                failures[mapping.key] = error
             }
         }
     }
@@ -213,4 +214,8 @@ extension TransferAgentKeeper {
                 metadata: ["path": "\(mapping.path)", "reason": "\(error.message)"])
         }
     }
+}
+
+extension TransferMapping {
+    fileprivate var key: ExactString { ExactString(path) }
 }

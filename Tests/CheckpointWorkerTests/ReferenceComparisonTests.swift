@@ -36,7 +36,7 @@ struct ReferenceComparisonTests {
     private func files(_ path: String) throws -> ReferenceFiles {
         let file = try MappedFile(reading: path, inode: nil, byteCount: nil)
         let places = tensors.map {
-            ($0.name, (file: 0, offset: Self.dataOffset + $0.range.offset))
+            (ExactString($0.name), (file: 0, offset: Self.dataOffset + $0.range.offset))
         }
         return ReferenceFiles([file], places: Dictionary(uniqueKeysWithValues: places))
     }
@@ -102,8 +102,8 @@ struct ReferenceComparisonTests {
         let memory = try loaded(rank: 0, worldSize: 1)
         let known = try files("\(directory.path)/file")
         var places = known.places
-        places["scalar"] = nil
-        places["other"] = (0, 0)
+        places[ExactString("scalar")] = nil
+        places[ExactString("other")] = (0, 0)
         let comparison = try ReferenceComparison(
             memory, ReferenceFiles(known.files, places: places), threadCount: 1)
         #expect(comparison.different == ["other", "scalar"])

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import resource
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pytest
 from background import Background, check_next_update
+from bad_files import entry, file, sparse_checkpoint
 from checkpoints import check_delivered
 from daemon import PROMPT_S, run, update_arguments
 from fault_workers import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from conftest import Samples
     from daemon import Daemon, Folders
@@ -116,6 +119,40 @@ def test_a_version_of_equal_layout_takes_the_same_memory(
         assert {path: status.st_ino for path, status in after.items()} == before
         assert sum(status.st_blocks for status in after.values()) == used
     check_next_update(daemon, engine, samples)
+
+
+def test_more_files_than_descriptors(daemon: Daemon, engine: FakeEngine, tmp_path: Path) -> None:
+    """Neither what is registered nor what is kept for the next version holds files open."""
+    count, limit = 300, 128
+    for number in range(count):
+        path = tmp_path / f"model-{number + 1}-of-{count}.safetensors"
+        path.write_bytes(file(**{f"tensor-{number}": entry()}))
+    resource.prlimit(daemon.program.pid, resource.RLIMIT_NOFILE, (limit, limit))
+    for _ in range(3):
+        assert daemon.register("step", tmp_path).status == 200
+        assert daemon.unregister("step").status == 200
+    assert daemon.register("step", tmp_path).status == 200
+    opened = [link.readlink() for link in Path(f"/proc/{daemon.program.pid}/fd").iterdir()]
+    assert not [path for path in opened if path.name.startswith("segment-")]
+    answer = daemon.update("step", engine.url)
+    assert answer.status == 200, answer.body
+    assert answer.body["tensors"] == count
+
+
+def test_files_with_holes_claim_more_than_there_is(
+    daemon: Daemon, engine: FakeEngine, samples: Samples
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="faults-files-") as folder:
+        huge = sparse_checkpoint(Path(folder) / "huge", 1 << 62)
+        for name in ("one", "other"):
+            daemon.register(name, huge).check_failure(422, "invalid_checkpoint", "too large")
+        # As many as one may have, more often than a counter has room for.
+        large = sparse_checkpoint(Path(folder) / "large", 1 << 56)
+        for number in range(130):
+            assert daemon.register(f"s{number}", large).status == 200
+        assert daemon.request("GET", "/metrics").status == 200
+        assert daemon.register("step", samples.first).status == 200
+        check_next_update(daemon, engine, samples)
 
 
 def test_memory_is_given_back_on_request(daemon: Daemon, samples: Samples) -> None:

@@ -19,7 +19,7 @@ extension CatalogMessage {
                 "the catalog has \(tensors.count) tensors of \(self.byteCount) bytes; its header says "
                     + "\(count) of \(byteCount)")
         }
-        guard Set(tensors.map(\.name)).count == count else {
+        guard Set(tensors.map { ExactString($0.name) }).count == count else {
             throw MessageFrames.violation("two tensors of the catalog have one name")
         }
     }
@@ -47,7 +47,7 @@ extension CatalogMessage {
         let byteCount = try reader.integer("bytes", in: ByteCount.range)
         let dataOffset = try reader.integer("data_offset", in: ByteCount.range)
         try reader.finish()
-        guard path.hasPrefix("/"), dataOffset <= byteCount else {
+        guard path.startsExactly(with: "/"), dataOffset <= byteCount else {
             throw MessageFrames.violation("the segment \(path) is impossible")
         }
         return SegmentLocation(

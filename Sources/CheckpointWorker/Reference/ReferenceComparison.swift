@@ -1,4 +1,4 @@
-import CheckpointModel
+public import CheckpointModel
 import CheckpointNative
 import Glibc
 import Synchronization
@@ -6,10 +6,10 @@ import Synchronization
 /// The files of a checkpoint, mapped: what the parameters of a worker have to equal.
 public struct ReferenceFiles: Sendable {
     let files: [MappedFile]
-    let places: [String: (file: Int, offset: Int)]
+    let places: [ExactString: (file: Int, offset: Int)]
 
     /// `places` tells the file of each tensor by its name, and where its first byte lies in it.
-    public init(_ files: [MappedFile], places: [String: (file: Int, offset: Int)]) {
+    public init(_ files: [MappedFile], places: [ExactString: (file: Int, offset: Int)]) {
         self.files = files
         self.places = places
     }
@@ -30,7 +30,7 @@ public struct ReferenceComparison: Sendable {
         guard let layout = target.layout else {
             throw WorkerError(.invalidArgument, "the worker holds no weights yet")
         }
-        let known = Set(layout.tensors.map(\.name))
+        let known = Set(layout.tensors.map { ExactString($0.name) })
         let alone = known.symmetricDifference(files.places.keys)
         let job = ComparisonJob(layout, files, chunkByteCount)
         let readers = try target.readers(min(threadCount, max(1, job.chunkCount)))
@@ -38,7 +38,7 @@ public struct ReferenceComparison: Sendable {
         let result = job.result.withLock { $0 }
         if let failure = result.failure { throw failure }
         byteCount = result.byteCount
-        different = result.different.union(alone).sorted()
+        different = result.different.union(alone).sorted().map(\.text)
     }
 }
 
@@ -46,7 +46,7 @@ public struct ReferenceComparison: Sendable {
 private final class ComparisonJob: Sendable {
     struct Result {
         var byteCount = 0
-        var different: Set<String> = []
+        var different: Set<ExactString> = []
         var failure: WorkerError?
     }
 
@@ -80,11 +80,11 @@ private final class ComparisonJob: Sendable {
 
     private func compare(_ bytes: Span<UInt8>, _ range: Range<Int>) {
         var byteCount = 0
-        var different: Set<String> = []
+        var different: Set<ExactString> = []
         for place in layout.place(at: range.lowerBound)..<layout.offsets.count {
             let offset = layout.offsets[place]
             guard offset < range.upperBound else { break }
-            let name = layout.tensors[place].name
+            let name = ExactString(layout.tensors[place].name)
             let end = offset + layout.slices[place].byteCount
             let first = max(range.lowerBound, offset)
             let part = (first - offset)..<(min(range.upperBound, end) - offset)

@@ -20,7 +20,7 @@ public struct TensorSlice: Hashable, Sendable {
     public init(_ tensor: TensorEntry, rank: Int, worldSize: Int) {
         let whole = tensor.range.byteCount
         let dimensions = tensor.shape.dimensions
-        let isRowParallel = Self.rowParallel.contains { tensor.name.hasSuffix($0) }
+        let isRowParallel = Self.rowParallel.contains { tensor.name.endsExactly(with: $0) }
         if isRowParallel, dimensions.count == 2, dimensions[0] > 0, whole > 0,
             dimensions[1] % worldSize == 0, whole / dimensions[0] % worldSize == 0
         {

@@ -17,7 +17,7 @@ struct DemoComparison {
             try MappedFile(reading: $0.path, inode: nil, byteCount: $0.byteCount)
         }
         var byteCount = 0
-        var different: Set<String> = []
+        var different: Set<ExactString> = []
         for (rank, path) in memoryPaths.enumerated() {
             let memory = try MappedFile(reading: path, inode: nil, byteCount: nil)
             var offset = 0
@@ -31,13 +31,13 @@ struct DemoComparison {
                         otherOffset: start + slice.offset + row * slice.rowStride,
                         byteCount: slice.rowByteCount)
                 }
-                if !isEqual { different.insert(tensor.name) }
+                if !isEqual { different.insert(ExactString(tensor.name)) }
                 offset += slice.byteCount
             }
             byteCount += offset
-            if offset != memory.byteCount { different.insert("the length of \(path)") }
+            if offset != memory.byteCount { different.insert(ExactString("the length of \(path)")) }
         }
         self.byteCount = byteCount
-        self.different = different.sorted()
+        self.different = different.sorted().map(\.text)
     }
 }

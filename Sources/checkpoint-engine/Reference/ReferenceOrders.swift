@@ -81,9 +81,9 @@ final class ReferenceOrders {
         let files = try source.shards.map {
             try MappedFile(reading: $0.path, inode: $0.inode, byteCount: $0.byteCount)
         }
-        var places: [String: (file: Int, offset: Int)] = [:]
+        var places: [ExactString: (file: Int, offset: Int)] = [:]
         for tensor in source.catalog.tensors {
-            places[tensor.name] = (
+            places[ExactString(tensor.name)] = (
                 tensor.shard, source.shards[tensor.shard].dataOffset + tensor.range.offset
             )
         }
