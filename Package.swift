@@ -85,7 +85,8 @@ let package = Package(
                 log, nioCore, nioHTTP1,
             ]),
         library(
-            "CheckpointTransfer", ["CheckpointModel", "CheckpointJSON", subprocess, system, log]),
+            "CheckpointTransfer",
+            ["CheckpointModel", "CheckpointJSON", "CheckpointNative", subprocess, system, log]),
         library(
             "CheckpointPull",
             [
@@ -130,7 +131,9 @@ let package = Package(
         tests("CheckpointJSONTests", ["CheckpointJSON", "CheckpointTesting"]),
         tests(
             "CheckpointFilesTests", ["CheckpointFiles", "CheckpointModel", "CheckpointTesting"]),
-        tests("CheckpointHostsTests", ["CheckpointHosts"]),
+        tests("CheckpointNativeTests", ["CheckpointNative"]),
+        tests(
+            "CheckpointHostsTests", ["CheckpointHosts", "CheckpointTesting", nioCore, nioPosix]),
         tests("CheckpointTransferTests", ["CheckpointTransfer", "CheckpointNative", log]),
         tests(
             "CheckpointPullTests",
@@ -154,7 +157,7 @@ let package = Package(
             "CheckpointWorkerTests",
             [
                 "CheckpointWorker", "CheckpointModel", "CheckpointTesting", "CheckpointJSON",
-                httpClient,
+                httpClient, "CheckpointNative",
             ]),
         tests(
             "CheckpointReferenceTests",

@@ -1,3 +1,5 @@
+public import CheckpointNative
+
 /// What went wrong with memory, files or devices of this host; the target's only error type.
 public struct DeviceError: Error, Sendable, CustomStringConvertible {
     public enum Code: Sendable, Hashable {
@@ -34,4 +36,8 @@ public struct DeviceError: Error, Sendable, CustomStringConvertible {
         guard let call, let errorNumber else { return message }
         return "\(message) (\(call): \(SystemText.of(errorNumber)))"
     }
+}
+
+extension DeviceError: ShortageError {
+    public init(_ shortage: SystemShortage) { self.init(.systemCall, shortage.message) }
 }

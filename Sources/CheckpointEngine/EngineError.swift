@@ -1,3 +1,5 @@
+public import CheckpointNative
+
 /// What went wrong in a call to ``CheckpointEngine``; the target's only error type.
 public struct EngineError: Error, Sendable {
     /// What kind of failure it is; a caller chooses its reaction (or an HTTP status) by it.
@@ -56,4 +58,8 @@ extension EngineError: CustomStringConvertible {
         guard let cause, !cause.isEmpty else { return message }
         return message + "\n" + cause
     }
+}
+
+extension EngineError: ShortageError {
+    public init(_ shortage: SystemShortage) { self.init(.system, shortage.message) }
 }

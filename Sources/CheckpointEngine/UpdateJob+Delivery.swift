@@ -61,10 +61,11 @@ extension UpdateJob {
         _ configuration: WorkerLink.Configuration, _ follower: LinkFollower,
         _ bound: AsyncStream<Bool>.Continuation
     ) async -> WorkerError? {
+        // Nobody waits for sockets that are not bound.
+        defer { bound.finish() }
         do throws(WorkerError) {
             let loads = try await BlockingThread.run("ckpt-link") { () throws(WorkerError) in
-                defer { bound.finish() }
-                return try WorkerLink.run(
+                try WorkerLink.run(
                     configuration, context: context, signal: signal, observer: follower)
             }
             record.keep(loads)

@@ -9,14 +9,7 @@ public enum ProcessLife {
     /// or it has ended and waits for its parent. Two processes of one id began at different times.
     /// Source: proc(5), `/proc/pid/stat`.
     public static func start(of id: pid_t) -> UInt64? {
-        var bytes = [UInt8](repeating: 0, count: 4096)
-        // SAFETY: the bridged string lives for the call.
-        let descriptor = unsafe open("/proc/\(id)/stat", O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { return nil }
-        defer { close(descriptor) }
-        // SAFETY: the length is that of `bytes`.
-        let count = unsafe read(descriptor, &bytes, bytes.count)
-        let text = String(decoding: bytes.prefix(max(0, count)), as: UTF8.self)
+        guard let text = SystemFile.text("/proc/\(id)/stat") else { return nil }
         // The name, in parentheses, may have any character; the state follows it, then numbers.
         guard let end = text.lastIndex(of: ")") else { return nil }
         let fields = text[end...].split(separator: " ").dropFirst()

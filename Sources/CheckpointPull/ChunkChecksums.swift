@@ -87,13 +87,18 @@ public final class ChunkChecksums: Sendable {
         }
         guard starts else { return }
         Task {
-            await BlockingThread.run("ckpt-checksum") { [self] in
-                BlockingThread.becomeLowPriority()
-                compute { [self] in
-                    while isBusy(), state.update({ !$0.isComputing && !$0.isClosed }) {
-                        usleep(Self.restMicroseconds)
+            do throws(SystemShortage) {
+                try await BlockingThread.run("ckpt-checksum", givesWay: true) {
+                    [self] () throws(SystemShortage) in
+                    compute { [self] in
+                        while isBusy(), state.update({ !$0.isComputing && !$0.isClosed }) {
+                            usleep(Self.restMicroseconds)
+                        }
                     }
                 }
+            } catch {
+                // They are computed when somebody asks for them.
+                state.update { $0.isComputingAhead = false }
             }
         }
     }

@@ -1,3 +1,4 @@
+import CheckpointNative
 import Glibc
 import Logging
 import Subprocess
@@ -42,6 +43,11 @@ final class AgentProcess: Sendable {
     private static let restTime = Duration.seconds(1)
     private static let errorLineByteCountMax = 4096
     private static let errorLineCountMax = 20
+
+    /// What the first start of a process takes for good, and the process itself: a library whose threads cannot
+    /// be started then starts no process ever.
+    private static let threadCount = 4
+    private static let descriptorCount = 20
 
     private let configuration: AgentConfiguration
     private let logger: Logger
@@ -94,6 +100,9 @@ final class AgentProcess: Sendable {
             Environment.Key(rawValue: key).map { ($0, Optional(value)) }
         }
         do {
+            try BlockingThread.check(count: Self.threadCount)
+            let descriptors = try Descriptors.reserve(
+                Self.descriptorCount, for: "a transfer agent")
             let result = try await Subprocess.run(
                 name.contains("/") ? .path(FilePath(name)) : .name(name),
                 arguments: Arguments(configuration.commandLine),
@@ -101,6 +110,7 @@ final class AgentProcess: Sendable {
                 platformOptions: options, input: .inputWriter, output: .sequence,
                 error: .sequence
             ) { child in
+                descriptors.reduce(to: 0)
                 begin(child)
                 await serve(child, receive)
                 control.withLock { $0.child = nil }

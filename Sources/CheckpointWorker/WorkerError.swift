@@ -1,3 +1,5 @@
+public import CheckpointNative
+
 /// What went wrong between the daemon and an engine; the target's only error type.
 public struct WorkerError: Error, Sendable, CustomStringConvertible {
     public enum Code: Sendable, Hashable {
@@ -42,4 +44,8 @@ public struct WorkerError: Error, Sendable, CustomStringConvertible {
         guard let cause, !cause.isEmpty else { return message }
         return message + "\n" + cause
     }
+}
+
+extension WorkerError: ShortageError {
+    public init(_ shortage: SystemShortage) { self.init(.callFailed, shortage.message) }
 }

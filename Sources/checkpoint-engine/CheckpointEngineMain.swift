@@ -1,5 +1,6 @@
 import ArgumentParser
 import CheckpointDevice
+import CheckpointNative
 import Glibc
 
 /// Parses the command line, runs the subcommand, and turns every failure into a message and an
@@ -10,6 +11,7 @@ enum CheckpointEngineMain {
         // Every file, directory and socket that the process makes is private to its user.
         umask(0o077)
         Heap.returnLargeBlocks()
+        Descriptors.raiseLimit()
         exit(await run(Array(CommandLine.arguments.dropFirst())))
     }
 

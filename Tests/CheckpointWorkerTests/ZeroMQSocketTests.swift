@@ -1,3 +1,4 @@
+import CheckpointNative
 import CheckpointTesting
 import Testing
 
@@ -25,6 +26,15 @@ struct ZeroMQSocketTests {
             try poller.wait(milliseconds: 100)
         }
         return []
+    }
+
+    /// The library's own limit is 1,023, and each worker of an update has three.
+    @Test func aContextHasSocketsForManyWorkers() throws {
+        Descriptors.raiseLimit()
+        let sockets = try (0..<1100).map { _ in
+            try ZeroMQSocket(.pair, context: context, lingerMilliseconds: 0)
+        }
+        #expect(sockets.count == 1100)
     }
 
     @Test func theLibraryIsTheOneThatWasAskedFor() throws {

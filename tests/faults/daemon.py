@@ -105,10 +105,14 @@ def environment() -> dict[str, str]:
 class Program:
     """A running ``checkpoint-engine``."""
 
-    def __init__(self, *arguments: str, **variables: str) -> None:
+    def __init__(
+        self, *arguments: str, before: Callable[[], None] | None = None, **variables: str
+    ) -> None:
+        """``before`` runs in the process before the program does."""
         self._start = time.monotonic()
         self._process = subprocess.Popen(
             [str(BINARY), *arguments],
+            preexec_fn=before,  # noqa: PLW1509 - it makes system calls only
             env={**environment(), **variables},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -203,7 +207,14 @@ class Answer:
 class Daemon:
     """``checkpoint-engine serve`` on a unix socket, as a context."""
 
-    def __init__(self, folders: Folders, socket_path: Path, *more: str, **variables: str) -> None:
+    def __init__(
+        self,
+        folders: Folders,
+        socket_path: Path,
+        *more: str,
+        before: Callable[[], None] | None = None,
+        **variables: str,
+    ) -> None:
         self.folders = folders
         self._socket = socket_path
         self._arguments = [
@@ -215,7 +226,7 @@ class Daemon:
             *folders.flags,
             *more,
         ]
-        self.program = Program(*self._arguments, **variables)
+        self.program = Program(*self._arguments, before=before, **variables)
         wait_until(self._is_up, "the daemon answers")
 
     def _is_up(self) -> bool:

@@ -21,6 +21,7 @@ _Static_assert(sizeof(ce_zmq_msg) == 64, "zmq_msg_t has 64 bytes");
 _Static_assert(sizeof(ce_zmq_pollitem) == 16, "zmq_pollitem_t has 16 bytes");
 
 enum {
+    CE_ZMQ_CTX_MAX_SOCKETS = 2,
     CE_ZMQ_PAIR = 0,
     CE_ZMQ_REP = 4,
     CE_ZMQ_DEALER = 5,

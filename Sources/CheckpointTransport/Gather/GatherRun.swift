@@ -88,14 +88,20 @@ public final class GatherRun: Sendable {
 
     /// Delivers everything. Throws the first failure.
     public func run() throws(DeviceError) {
-        BlockingThread.runAll("ckpt-gather", count: job.gpus.count + 1) { [self] index in
-            do throws(DeviceError) {
-                if index < job.gpus.count { try queueAll(index) } else { try followAll() }
-            } catch {
-                // What fails because the run was cancelled is no news.
-                state.update { if !$0.isCancelled { $0.failure = $0.failure ?? error } }
-                job.exchange.cancel()
+        do throws(SystemShortage) {
+            try BlockingThread.runTogether("ckpt-gather", count: job.gpus.count + 1) {
+                [self] index in
+                do throws(DeviceError) {
+                    if index < job.gpus.count { try queueAll(index) } else { try followAll() }
+                } catch {
+                    // What fails because the run was cancelled is no news.
+                    state.update { if !$0.isCancelled { $0.failure = $0.failure ?? error } }
+                    job.exchange.cancel()
+                }
             }
+        } catch {
+            job.exchange.cancel()
+            throw DeviceError(error)
         }
         let failure = state.update { $0.failure }
         settle()

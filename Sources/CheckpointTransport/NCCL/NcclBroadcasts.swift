@@ -40,13 +40,17 @@ enum NcclGroup {
     ) throws(DeviceError) -> [NcclCommunicator] {
         let made = Mutex<[Int: NcclCommunicator]>([:])
         let failure = Mutex<DeviceError?>(nil)
-        BlockingThread.runAll("ckpt-nccl", count: count) { index in
-            do throws(DeviceError) {
-                let communicator = try make(index) { failure.withLock { $0 != nil } }
-                made.withLock { $0[index] = communicator }
-            } catch {
-                failure.withLock { $0 = $0 ?? error }
+        do throws(SystemShortage) {
+            try BlockingThread.runTogether("ckpt-nccl", count: count) { index in
+                do throws(DeviceError) {
+                    let communicator = try make(index) { failure.withLock { $0 != nil } }
+                    made.withLock { $0[index] = communicator }
+                } catch {
+                    failure.withLock { $0 = $0 ?? error }
+                }
             }
+        } catch {
+            throw DeviceError(error)
         }
         if let failure = failure.withLock({ $0 }) { throw failure }
         return made.withLock { made in (0..<count).compactMap { made[$0] } }

@@ -1,5 +1,6 @@
 import CNative
 import CheckpointModel
+import CheckpointNative
 
 extension WorkerLink {
     /// The socket of one worker for one session, and what watches it.
@@ -7,6 +8,10 @@ extension WorkerLink {
         /// Frames larger than the protocol allows end the connection.
         private static let frameByteCountMax: Int64 = 1 << 20
         private static let lingerMilliseconds: CInt = 1000
+
+        /// What one has open: its mailbox, the socket that is bound, that of the worker, the monitor's two
+        /// ends, and a worker that comes in the place of another.
+        private static let descriptorCount = 6
 
         let socket: ZeroMQSocket
         let monitor: ZeroMQSocket
@@ -37,6 +42,16 @@ extension WorkerLink {
             } else {
                 try socket.bind(
                     inPlaceOf: endpoint.socketPath, scratch: "\(endpoint.socketPath).\(session)")
+            }
+        }
+
+        /// Descriptors for `count` lanes: ZeroMQ ends the process when the system refuses it one.
+        static func reserve(_ count: Int) throws(WorkerError) -> DescriptorReservation {
+            do throws(SystemShortage) {
+                return try Descriptors.reserve(
+                    count * descriptorCount, for: "an update of \(count) workers")
+            } catch {
+                throw WorkerError(error)
             }
         }
 

@@ -13,8 +13,7 @@ extension WorkerLink {
         guard nextLanes[place] == nil, session.failure == nil,
             configuration.repeatingEngines.contains(session.endpoints[worker].engine)
         else { return }
-        nextLanes[place] = try Lane(
-            configuration, place, session: lanes[place].session + 1, context: context)
+        nextLanes[place] = try nextLane(place)
     }
 
     /// Serves sessions until every engine that may repeat has answered. Returns the loads of all buckets.

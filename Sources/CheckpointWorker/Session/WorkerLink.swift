@@ -1,5 +1,6 @@
 import CNative
 public import CheckpointModel
+import CheckpointNative
 import Glibc
 
 /// Carries out one ``UpdateSession``: sockets in, actions out, on the calling thread.
@@ -69,6 +70,8 @@ public struct WorkerLink {
     var nextLanes: [Lane?]
     /// Lanes of earlier sessions: their sockets hold the names that the next ones are found by.
     var retiredLanes: [Lane] = []
+    /// For the connections of the lanes, which come later.
+    private var descriptors: [DescriptorReservation]
     /// Where the workers of the session stand among those of the update.
     var places: [Int]
     private let delimiter: ZeroMQFrame
@@ -103,10 +106,13 @@ public struct WorkerLink {
         _ configuration: Configuration, context: ZeroMQContext, signal: LinkSignal,
         observer: any WorkerLinkObserver
     ) throws(WorkerError) {
+        let descriptors = try Lane.reserve(configuration.endpoints.count)
         var lanes: [Lane] = []
         for place in configuration.endpoints.indices {
             lanes.append(try Lane(configuration, place, context: context))
         }
+        descriptors.reduce(to: lanes.count)
+        self.descriptors = [descriptors]
         self.configuration = configuration
         self.context = context
         self.signal = signal
@@ -117,6 +123,16 @@ public struct WorkerLink {
         self.delimiter = try ZeroMQFrame([], table: context.table)
         self.writer = configuration.writer(for: places)
         self.session = configuration.session(for: places, schedule: configuration.schedule)
+    }
+
+    /// Opens the lane of the next session of the worker at `place`.
+    mutating func nextLane(_ place: Int) throws(WorkerError) -> Lane {
+        let reserved = try Lane.reserve(1)
+        let lane = try Lane(
+            configuration, place, session: lanes[place].session + 1, context: context)
+        reserved.reduce(to: 1)
+        descriptors.append(reserved)
+        return lane
     }
 
     static func milliseconds(_ duration: Duration) -> Int {

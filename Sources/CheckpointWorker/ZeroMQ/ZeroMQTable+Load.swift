@@ -23,10 +23,11 @@ extension ZeroMQTable {
         return (table, library.name)
     }
 
-    /// Fails after having asked for every function, so that all missing ones are known.
+    /// Fails after having asked for every function, so that all missing ones are known. The type of each
+    /// property is that of the function of its name in zmq.h.
     private init?(_ library: inout NativeLibrary) {
-        // The type of each property is that of the function of this name in zmq.h.
         let contextNew: ContextNew? = unsafe library.resolve("zmq_ctx_new")
+        let contextSet: ContextSet? = unsafe library.resolve("zmq_ctx_set")
         let contextTerminate: ContextTerminate? = unsafe library.resolve("zmq_ctx_term")
         let socketNew: SocketNew? = unsafe library.resolve("zmq_socket")
         let socketClose: SocketClose? = unsafe library.resolve("zmq_close")
@@ -49,6 +50,7 @@ extension ZeroMQTable {
         let version: Version? = unsafe library.resolve("zmq_version")
         guard
             let contextNew = unsafe contextNew,
+            let contextSet = unsafe contextSet,
             let contextTerminate = unsafe contextTerminate,
             let socketNew = unsafe socketNew,
             let socketClose = unsafe socketClose,
@@ -71,6 +73,7 @@ extension ZeroMQTable {
             let version = unsafe version
         else { return nil }
         unsafe self.contextNew = unsafe contextNew
+        unsafe self.contextSet = unsafe contextSet
         unsafe self.contextTerminate = unsafe contextTerminate
         unsafe self.socketNew = unsafe socketNew
         unsafe self.socketClose = unsafe socketClose

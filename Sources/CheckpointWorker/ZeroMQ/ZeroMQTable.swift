@@ -9,6 +9,7 @@ struct ZeroMQTable: Sendable {
     typealias Message = UnsafeMutablePointer<ce_zmq_msg>
 
     typealias ContextNew = @convention(c) () -> Handle?
+    typealias ContextSet = @convention(c) (Handle?, CInt, CInt) -> CInt
     typealias ContextTerminate = @convention(c) (Handle?) -> CInt
     typealias SocketNew = @convention(c) (Handle?, CInt) -> Handle?
     typealias SocketClose = @convention(c) (Handle?) -> CInt
@@ -36,6 +37,7 @@ struct ZeroMQTable: Sendable {
         ) -> Void
 
     let contextNew: ContextNew
+    let contextSet: ContextSet
     let contextTerminate: ContextTerminate
     let socketNew: SocketNew
     let socketClose: SocketClose

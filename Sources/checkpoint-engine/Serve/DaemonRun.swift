@@ -1,5 +1,6 @@
 import CheckpointControl
 import CheckpointEngine
+import CheckpointNative
 import CheckpointModel
 import Glibc
 import Logging
@@ -21,6 +22,7 @@ struct DaemonRun: Sendable {
     func run(beside: @Sendable (CheckpointEngine) -> (any Service)? = { _ in nil }) async throws {
         // Nothing that it makes is for other users, from the first moment on.
         umask(0o077)
+        try await EarlyResources.take()
         let signals = try StopSignals.install()
         if let owner { try OwnerWatch.start(owner, logger) }
         let engine = try CheckpointEngine(configuration: configuration, logger: logger)
@@ -76,15 +78,7 @@ struct DaemonRun: Sendable {
         let advertised = configuration.pull.advertisedURL?.address.host.text
         return ControlConfiguration(
             address: address, access: access, hostNames: advertised.map { [$0] } ?? [],
-            descriptorCountMax: Self.descriptorCountMax, version: Version.current)
-    }
-
-    private static var descriptorCountMax: Int {
-        switch ProcessLimits.current().soft("Max open files") {
-        case .value(let count): count
-        case .unlimited: .max
-        case nil: ControlConfiguration.descriptorCountDefault
-        }
+            descriptorCountMax: Descriptors.limit, version: Version.current)
     }
 
     /// The lines of the service library tell operators nothing that ours do not.

@@ -112,6 +112,7 @@ struct UpdateCommand: AsyncParsableCommand {
         let configuration = try engineOptions.configuration(variables)
         // The command itself says how the update ended.
         let logger = try logOptions.logger(default: .critical, variables)
+        try await EarlyResources.take()
         let signals = try StopSignals.install()
         let engine = try CheckpointEngine(configuration: configuration, logger: logger)
         let job = UpdateRun(engine: engine, order: order)
