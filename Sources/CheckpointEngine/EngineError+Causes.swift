@@ -35,6 +35,7 @@ extension EngineError {
         case .hostLost, .hostFailed, .protocolViolation: self.init(.hostFailed, error.message)
         case .deadlineExceeded: self.init(.deadlineExceeded, error.message)
         case .invalidArgument: self.init(.invalidArgument, error.message)
+        case .cancelled: self.init(.cancelled, error.message)
         }
     }
 

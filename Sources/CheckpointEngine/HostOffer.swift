@@ -16,6 +16,8 @@ struct HostOffer {
     /// The rails that it is on, by name; empty for none.
     let rails: String
 
+    private static let gpuCounts = 1...4096
+
     var bytes: [UInt8] {
         JSONValue.object(
             JSONObject([
@@ -49,10 +51,14 @@ struct HostOffer {
             nonce = try reader.string("nonce")
             digest = try reader.string("digest")
             unionKey = try reader.string("union")
-            gpuCount = try reader.integer("gpus", in: 0...4096)
+            gpuCount = try reader.integer("gpus", in: Self.gpuCounts)
             freeByteCount = try reader.integer("free", in: ByteCount.range)
             rails = try reader.string("rails")
             try reader.finish()
+            // Digests are put side by side.
+            if digest.utf8.contains(UInt8(ascii: " ")) {
+                throw JSONError(.unexpectedKind, "its digest is none")
+            }
         } catch {
             throw EngineError(
                 .hostFailed, "host \(host) sent an offer that cannot be read: \(error)")

@@ -75,7 +75,7 @@ extension UpdateJob {
         let id = try await agree(
             group, scope, plan.plan.digest,
             railCount: needsRails && !Self.haveEqualRails(offers) ? railCount : 0)
-        let rails = try await rails(gpus, id, needsRails, group)
+        let rails = needsRails ? try await rails(gpus, id, group) : nil
         return try await BlockingThread.run("ckpt-prepare") { () throws(DeviceError) in
             let exchange: any GatherExchange =
                 if let rails { rails } else { try exchanges.peerCopies(gpus) }
@@ -132,21 +132,40 @@ extension UpdateJob {
         }
         let mine = (0..<8).map { UInt8(truncatingIfNeeded: digest >> ($0 * 8)) }
         let all = try await group.exchange(scope, "plan", mine + id, deadline: deadline)
-        if let other = all.firstIndex(where: { Array($0.prefix(8)) != mine }) {
+        return try Self.railID(all, digest: mine, railCount: railCount)
+    }
+
+    /// The name of new rails, which host 0 gives after the digest of its plan; empty for none.
+    static func railID(_ payloads: [[UInt8]], digest: [UInt8], railCount: Int) throws(EngineError)
+        -> [UInt8]
+    {
+        if let other = payloads.firstIndex(where: { !$0.starts(with: digest) }) {
             throw EngineError(
                 .hostFailed,
                 "host \(other) has made another plan than this one: install the same version of "
                     + "checkpoint-engine, and give the same --bucket-size, on all hosts")
         }
-        return Array(all[0].dropFirst(8))
+        let id = Array(payloads[0].dropFirst(digest.count))
+        guard id.count == railCount * HostRails.idByteCount else {
+            throw EngineError(
+                .hostFailed,
+                "host 0 has named rails by \(id.count) bytes; \(railCount) rails have "
+                    + "\(railCount * HostRails.idByteCount)")
+        }
+        return id
     }
 
     /// The rails of the update before, or new ones of the name `id`.
-    private func rails(_ gpus: [GPU], _ id: [UInt8], _ isNeeded: Bool, _ group: HostGroup)
-        async throws -> HostRails?
-    {
-        guard isNeeded else { return nil }
-        guard !id.isEmpty else { return exchanges.rails(gpus) }
+    private func rails(_ gpus: [GPU], _ id: [UInt8], _ group: HostGroup) async throws -> HostRails {
+        if id.isEmpty {
+            guard let known = exchanges.rails(gpus) else {
+                throw EngineError(
+                    .hostFailed,
+                    "the connections of the GPUs to those of other hosts were given back while this "
+                        + "update began; update again")
+            }
+            return known
+        }
         let host = group.rank
         let count = group.count
         do throws(DeviceError) {

@@ -75,6 +75,7 @@ struct UpdateJob: Sendable {
         } catch let error as DeviceError {
             throw EngineError(error)
         } catch let error as HostError {
+            if error.code == .cancelled, let reason = signal.failure { throw EngineError(reason) }
             throw EngineError(error)
         } catch {
             preconditionFailure("the calls above throw the four types above: \(error)")

@@ -9,6 +9,8 @@ public struct HostError: Error, Sendable, CustomStringConvertible {
         /// A peer sent what the protocol does not allow.
         case protocolViolation
         case invalidArgument
+        /// The caller was cancelled.
+        case cancelled
     }
 
     public let code: Code

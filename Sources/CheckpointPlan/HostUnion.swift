@@ -11,7 +11,7 @@ public struct HostUnion: Hashable, Sendable {
         public let isLocal: Bool
     }
 
-    /// Two hosts have a tensor of one name and another form.
+    /// Two hosts have a tensor of one name and another form, or one has two tensors of one name.
     public struct Conflict: Error, Hashable {
         public let name: String
         public let hosts: [Int]
@@ -40,7 +40,9 @@ public struct HostUnion: Hashable, Sendable {
             for tensor in catalog {
                 let name = ExactString(tensor.name)
                 let known = entries[name] ?? tensor
-                guard known.dtype == tensor.dtype, known.shape == tensor.shape else {
+                guard known.dtype == tensor.dtype, known.shape == tensor.shape,
+                    holders[name]?.last != rank
+                else {
                     throw Conflict(
                         name: tensor.name, hosts: (holders[name] ?? []) + [rank])
                 }

@@ -4,7 +4,7 @@ import Testing
 @testable import CheckpointHosts
 
 struct HostGroupTests {
-    private static let nextPort = Atomic(24_000 + Int.random(in: 0..<4000) * 4)
+    static let nextPort = Atomic(24_000 + Int.random(in: 0..<4000) * 4)
 
     private static func groups(_ count: Int, tokens: [String?]? = nil) async throws -> [HostGroup] {
         let port = nextPort.wrappingAdd(1, ordering: .relaxed).newValue
@@ -112,22 +112,70 @@ struct HostGroupTests {
         await Self.close(groups)
     }
 
-    @Test func messagesSurviveTheirFrames() throws {
-        let messages: [HostMessage] = [
-            .hello(host: 1, hostCount: 2, name: "a\"b", token: ""), .welcome(names: ["x", ""]),
-            .put(key: "k", payload: [0, 1, 255]), .withdraw(key: "k"),
-            .all(key: "k", payloads: [[], [1], [2, 3]]),
-            .end(scope: "s", host: 3, reason: "r"), .ping,
-        ]
-        for message in messages { #expect(try HostMessage(frame: message.frame()) == message) }
+    @Test func aHostThatIsRefusedSaysWhy() async throws {
+        let groups = try await Self.groups(2, tokens: ["right", "wrong"])
+        let results = await Self.exchange([groups[1]], "begin", deadline: .seconds(1))
+        let error = #expect(throws: HostError.self) { try results[0].get() }
+        #expect(error?.message.contains("another rendezvous token") == true)
+        await Self.close(groups)
     }
 
-    @Test(
-        arguments: [
-            [], [0, 0, 0], [0, 0, 0, 9, 1], Array("\0\0\0\u{2}{}".utf8),
-            Array("\0\0\0\u{10}{\"type\":\"other\"}".utf8),
-        ] as [[UInt8]])
-    func otherFramesAreRefused(_ frame: [UInt8]) {
-        #expect(throws: HostError.self) { try HostMessage(frame: frame) }
+    /// Whoever waits for a host that has given up learns of it at once; the next attempt succeeds.
+    @Test(arguments: [0, 1, 2]) func aCancelledWaitEndsForAll(_ leaver: Int) async throws {
+        let groups = try await Self.groups(3)
+        _ = await Self.exchange(groups, "begin")
+        // The last host does not come, so that the others wait.
+        let waiting = groups.filter { $0.rank != (leaver + 1) % 3 }
+        let tasks = waiting.map { group in
+            Task { await Self.exchange([group], "next", deadline: .seconds(60))[0] }
+        }
+        let hub = groups[0]
+        let expectedCount = waiting.count
+        try await Self.eventually { await hub.contributionCount("scope/next") == expectedCount }
+        let start = ContinuousClock.now
+        for (group, task) in zip(waiting, tasks) where group.rank == leaver { task.cancel() }
+        for (group, task) in zip(waiting, tasks) {
+            let result = await task.value
+            let error = #expect(throws: HostError.self) { try result.get() }
+            if group.rank == leaver {
+                #expect(error?.code == .cancelled)
+            } else {
+                #expect(error?.code == .hostFailed)
+                #expect(error?.message.contains("host \(leaver) (node-\(leaver)) has left") == true)
+            }
+        }
+        #expect(start.duration(to: .now) < .seconds(2))
+        for result in await Self.exchange(groups, "next") { _ = try result.get() }
+        await Self.close(groups)
+    }
+
+    /// The deadline of the hub's own wait is not that of the others.
+    @Test func whatOthersGiveOutlivesTheHubsDeadline() async throws {
+        let groups = try await Self.groups(2)
+        _ = await Self.exchange(groups, "begin")
+        let other = Task { await Self.exchange([groups[1]], "next")[0] }
+        let hub = groups[0]
+        try await Self.eventually { await hub.contributionCount("scope/next") == 1 }
+        let short = await Self.exchange([groups[1]], "else", deadline: .milliseconds(50))
+        #expect(throws: HostError.self) { try short[0].get() }
+        await hub.forget("scope")
+        #expect(await hub.contributionCount("scope/next") == 1)
+        _ = try await Self.exchange([groups[0]], "next")[0].get()
+        _ = try await other.value.get()
+        await Self.close(groups)
+    }
+
+    private static func eventually(_ condition: () async -> Bool) async throws {
+        let end = ContinuousClock.now + .seconds(10)
+        while await !condition() {
+            try #require(ContinuousClock.now < end)
+            try await Task.sleep(for: .milliseconds(5))
+        }
+    }
+}
+
+extension HostGroup {
+    fileprivate func contributionCount(_ key: String) -> Int {
+        exchanges[key]?.payloads.count ?? 0
     }
 }

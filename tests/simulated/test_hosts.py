@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # How long after the cause a failure may take to reach the other host.
 PROMPT_S = 15.0
+# How long after it was asked a wait may take to end.
+CANCEL_S = 2.0
 
 
 class Host:
@@ -105,6 +107,28 @@ def test_a_host_that_does_not_come_is_named(hosts: list[Host], checkpoints: list
         host.engine.ask("fill 90")
     answer = start_update(hosts[0], "step", timeout=1.0)
     answer.check_failure(504, "deadline_exceeded", "host 1", within=PROMPT_S)
+    deliver(hosts, "step", checkpoints[0])
+
+
+@pytest.mark.parametrize("way", ["delete", "stop"])
+def test_a_wait_for_another_host_ends_with_its_update(
+    hosts: list[Host], checkpoints: list[Path], way: str
+) -> None:
+    for host in hosts:
+        assert host.daemon.register("step", checkpoints[0]).status == 200
+    instance = {**hosts[0].engine.instance, "ranks": [0, 1]}
+    body = {"instances": [instance], "timeout": 60, "wait": False}
+    started = hosts[0].daemon.request("POST", "/v1/checkpoints/step/update", body)
+    path = f"/v1/updates/{started.body['id']}"
+    if way == "stop":
+        ended = hosts[0].daemon.stop(timeout=5)
+        ended.check_orderly()
+        assert ended.code == 0, ended.stderr
+        return
+    assert hosts[0].daemon.request("DELETE", path).status == 202
+    answer = hosts[0].daemon.request("GET", f"{path}?wait=5")
+    assert answer.seconds < CANCEL_S
+    assert answer.body["error"]["code"] == "cancelled", answer.body
     deliver(hosts, "step", checkpoints[0])
 
 
