@@ -72,8 +72,12 @@ public final class NcclCommunicator: Sendable {
     }
 
     /// Queues the sum of one 32-bit float of every member, in place: what members that follow vLLM's
-    /// protocol for joining do first.
-    func sumOne(at address: DeviceAddress, on stream: CudaStream) throws(DeviceError) {
+    /// protocol for joining do first. The first sum connects the members; throws when `isCancelled` says so, or
+    /// the deadline passes.
+    func sumOne(
+        at address: DeviceAddress, on stream: CudaStream, deadline: ContinuousClock.Instant,
+        isCancelled: () -> Bool
+    ) throws(DeviceError) {
         let what = "sum over the group of \(device)"
         try withHandle { handle throws(DeviceError) in
             let code = table.raw.ncclAllReduce(
@@ -83,7 +87,7 @@ public final class NcclCommunicator: Sendable {
                 try table.check(code, handle, "ncclAllReduce", what)
             }
         }
-        try settle(what, deadline: nil, isCancelled: { false })
+        try settle(what, deadline: deadline, isCancelled: isCancelled)
     }
 
     /// Whether it was not left.

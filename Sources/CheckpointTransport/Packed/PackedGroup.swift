@@ -23,10 +23,12 @@ public final class PackedGroup: Sendable {
             table: table, gpu: gpu, id: id, rank: 0, count: count, deadline: deadline,
             isCancelled: isCancelled)
         let scratch = try DeviceMemory(gpu.context, byteCount: Self.scratchByteCount)
-        try gpu.gatherStream.bindThread()
-        try gpu.gatherStream.fill(scratch.address, with: 0, byteCount: 4)
-        try communicator.sumOne(at: scratch.address, on: gpu.gatherStream)
         do throws(DeviceError) {
+            try gpu.gatherStream.bindThread()
+            try gpu.gatherStream.fill(scratch.address, with: 0, byteCount: 4)
+            try communicator.sumOne(
+                at: scratch.address, on: gpu.gatherStream, deadline: deadline,
+                isCancelled: isCancelled)
             let done = try CudaEvent(gpu.context)
             try gpu.gatherStream.record(done)
             while try !done.isDone() {
