@@ -203,6 +203,20 @@ struct ReferenceCounterFileTests {
         #expect(!file.isReleased(12))
     }
 
+    /// A process in another container may see the folder and not the owner; the lock it sees.
+    @Test func aSweepTakesWhatNobodyHolds() throws {
+        let owned = try ReferenceCounterFile()
+        let left = "/dev/shm/checkpoint-engine-counters-\(getuid())-1-\(getpid())"
+        // SAFETY: the bridged string lives for the call.
+        let descriptor = unsafe open(left, O_RDWR | O_CREAT | O_EXCL, 0o600)
+        try #require(descriptor >= 0)
+        close(descriptor)
+        ReferenceCounterFile.sweep()
+        let names = TemporaryDirectory.names(in: "/dev/shm")
+        #expect(names.contains(String(owned.name.dropFirst())))
+        #expect(!names.contains(String(left.dropFirst("/dev/shm/".count))))
+    }
+
     @Test func theFileGoesWithItsOwner() throws {
         var file: ReferenceCounterFile? = try ReferenceCounterFile()
         let path = path(try #require(file))

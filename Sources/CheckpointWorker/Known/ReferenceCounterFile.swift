@@ -21,9 +21,12 @@ public final class ReferenceCounterFile: @unchecked Sendable {
     private static let headerByteCount = 64
     private static let byteCount = headerByteCount + slotCount * MemoryLayout<Int64>.stride
     private static let directory = "/dev/shm"
+    private static let attemptCountMax = 16
 
     /// What workers open it by, as `shm_open` takes it.
     public let name: String
+    /// Holds the lock that keeps the file from being swept.
+    private let descriptor: CInt
     private let address: UnsafeMutableRawPointer
     private let nextSlot = Mutex(0)
 
@@ -31,35 +34,60 @@ public final class ReferenceCounterFile: @unchecked Sendable {
 
     private static var prefix: String { "checkpoint-engine-counters-\(getuid())-" }
 
-    /// Removes the files of processes that are gone.
+    /// Removes the files that nobody has locked: those of processes that are gone.
     public static func sweep() {
         for name in (try? DirectoryListing.names(in: directory)) ?? []
         where name.hasPrefix(prefix) {
-            let owner = name.dropFirst(prefix.count).prefix { $0 != "-" }
-            guard let id = pid_t(owner), ProcessLife.isGone(id) else { continue }
+            let path = "\(directory)/\(name)"
             // SAFETY: the bridged string lives for the call.
-            _ = unsafe unlink("\(directory)/\(name)")
+            let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
+            guard descriptor >= 0 else { continue }
+            defer { close(descriptor) }
+            // It is removed under the lock: whoever makes one looks for that.
+            guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else { continue }
+            // SAFETY: the bridged string lives for the call.
+            _ = unsafe unlink(path)
         }
     }
 
     /// Makes the file, with all counters zero.
     public init() throws(WorkerError) {
-        name = "/\(Self.prefix)\(getpid())-\(UInt32.random(in: 0 ... .max))"
+        let (name, descriptor) = try Self.make()
         let path = Self.directory + name
-        let descriptor = unsafe ce_open(
-            path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
-        guard descriptor >= 0 else { throw Self.failure("open", path, errno) }
-
-        defer { close(descriptor) }
         do throws(WorkerError) {
             unsafe address = try unsafe Self.map(descriptor, path)
         } catch {
             // SAFETY: the bridged string lives for the call.
             _ = unsafe unlink(path)
+            close(descriptor)
             throw error
         }
+        self.name = name
+        self.descriptor = descriptor
         // SAFETY: the mapping is longer than its header, and nobody else knows the file yet.
         unsafe address.storeBytes(of: 1, as: Int32.self)
+    }
+
+    /// Makes an empty file and locks it, so that no sweep takes it for a dead owner's. Other processes may see
+    /// this one's folder and not its id.
+    private static func make() throws(WorkerError) -> (name: String, descriptor: CInt) {
+        for _ in 0..<attemptCountMax {
+            let name = "/\(prefix)\(getpid())-\(UInt32.random(in: 0 ... .max))"
+            let path = directory + name
+            let descriptor = unsafe ce_open(
+                path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
+            guard descriptor >= 0 else { throw failure("open", path, errno) }
+            var status = stat()
+            // SAFETY: the result is written to a variable that outlives the call.
+            if flock(descriptor, LOCK_EX | LOCK_NB) == 0,
+                unsafe fstat(descriptor, &status) == 0, status.st_nlink > 0
+            {
+                return (name, descriptor)
+            }
+            // A sweep came between.
+            close(descriptor)
+        }
+        throw failure("flock", directory, EWOULDBLOCK)
     }
 
     deinit {
@@ -67,6 +95,7 @@ public final class ReferenceCounterFile: @unchecked Sendable {
         // the call.
         unsafe munmap(address, Self.byteCount)
         _ = unsafe unlink(path)
+        close(descriptor)
     }
 
     /// Claims a free counter for one export to one worker and sets it to 1. Counters are taken in
