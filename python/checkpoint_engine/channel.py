@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,8 @@ CONNECT_TIMEOUT_S = 5.0
 # How long a last answer may take to leave after the socket is closed.
 LINGER_MS = 1000
 _POLL_MS_MAX = 60_000
-_EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+_EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED
+_PATH_PREFIX = "ipc:///"
 
 
 class Channel:
@@ -31,6 +34,7 @@ class Channel:
         self._address = address
         self._is_connected = False
         self._is_lost = False
+        self._obstacle: str | None = None
         self._connect_deadline = time.monotonic() + CONNECT_TIMEOUT_S
         self._socket = context.socket(zmq.REP)
         self._monitor = self._socket.get_monitor_socket(_EVENTS)
@@ -48,8 +52,9 @@ class Channel:
     def receive(self, deadline: float, expected: str) -> list[bytes]:
         """The frames of the next message. ``deadline`` is a time of ``time.monotonic``.
 
-        Raises ``ServerLostError`` at once when the connection is lost, even when messages were
-        left unread, and ``DeadlineError``, which says that ``expected`` did not come.
+        Raises ``ServerLostError`` at once when there can be no connection, or when it is lost, even
+        when messages were left unread, and ``DeadlineError``, which says that ``expected`` did not
+        come.
         """
         while True:
             limit = deadline
@@ -59,6 +64,8 @@ class Channel:
             ready = dict(self._poller.poll(min(max(0, int(left * 1000) + 1), _POLL_MS_MAX)))
             if self._monitor in ready:
                 self._read_events()
+            if self._obstacle is not None:
+                raise ServerLostError(self._obstacle)
             if self._is_lost:
                 raise ServerLostError(
                     f"the connection to the server at {self._address} was lost during the wait for "
@@ -104,13 +111,43 @@ class Channel:
                 self._is_connected = True
             elif event == zmq.EVENT_DISCONNECTED and self._is_connected:
                 self._is_lost = True
+            elif event == zmq.EVENT_CONNECT_RETRIED and not self._is_connected:
+                self._obstacle = _obstacle(self._address)
 
     def _late(self, expected: str) -> ServerLostError | DeadlineError:
         if self._is_connected:
             return DeadlineError(
                 f"the server at {self._address} did not send {expected} before the deadline"
             )
-        return ServerLostError(
-            f"no server answers at {self._address}; the update ended before this worker took part, "
-            "or engine and server do not share the folder of the socket"
-        )
+        return ServerLostError(f"no server answers at {self._address}; {_ENDED}")
+
+
+_ENDED = (
+    "the update ended before this worker took part, or engine and server do not share the folder "
+    "of the socket"
+)
+
+
+def _obstacle(address: str) -> str | None:
+    """Why nobody can connect to ``address``; ``None`` where the next attempt may succeed.
+
+    ZeroMQ tries again and again, and does not tell why it has to. A server binds its socket before
+    it gives the address out, and removes it when the update is over.
+    """
+    if not address.startswith(_PATH_PREFIX):
+        return None
+    path = address[len(_PATH_PREFIX) - 1 :]
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(0)
+        try:
+            probe.connect(path)
+        except PermissionError:
+            return (
+                f"this worker, which runs as the user {os.geteuid()}, may not connect to {path}: "
+                "run the engine and the checkpoint-engine daemon as one user"
+            )
+        except (FileNotFoundError, ConnectionRefusedError):
+            return f"no server answers at {address}; {_ENDED}"
+        except OSError:
+            return None
+    return None

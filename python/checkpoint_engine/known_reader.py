@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 FRAME_BYTES_MAX = 256 << 20
 HANDLE_ARGUMENTS = 15
+# Opcodes whose argument is the place of an object in the reader's memory.
+_PLACES = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "GET", "BINGET", "LONG_BINGET"})
 # The bare handle, or one byte of a version and one of a kind before it.
 _HANDLE_LENGTHS = (64, 66)
 _INTEGER_MAX = (1 << 63) - 1
@@ -125,6 +128,7 @@ def read_known_frame(frame: bytes) -> KnownFrame:
         raise ProtocolError(f"the sender's frame has {len(frame)} bytes")
     stream = io.BytesIO(frame)
     try:
+        _check_sizes(frame)
         value = _Reader(stream).load()
     except ProtocolError:
         raise
@@ -141,6 +145,18 @@ def read_known_frame(frame: bytes) -> KnownFrame:
     if isinstance(value, tuple) and len(value) == 2 and value[0] is _REBUILD:
         return _handle(value[1])
     raise ProtocolError(f"the sender's frame is a {type(value).__name__}")
+
+
+def _check_sizes(frame: bytes) -> None:
+    """Raises for lengths and places beyond the frame.
+
+    ``pickle`` allocates what an opcode says before it looks whether so many bytes follow.
+    """
+    for opcode, argument, _ in pickletools.genops(frame):
+        if opcode.name in _PLACES and not 0 <= int(argument or 0) <= len(frame):
+            raise ProtocolError(
+                f"the sender's frame of {len(frame)} bytes has an object at the place {argument}"
+            )
 
 
 def _handle(arguments: object) -> KnownHandle:

@@ -30,6 +30,11 @@ def _open(segment: Segment) -> int:
     """A descriptor of the segment's file, which is the caller's. Raises ``SegmentError``."""
     try:
         descriptor = os.open(segment.path, _OPEN_FLAGS)
+    except PermissionError as error:
+        raise SegmentError(
+            f"this worker, which runs as the user {os.geteuid()}, may not read the segment "
+            f"{segment.path}: run the engine and the checkpoint-engine daemon as one user"
+        ) from error
     except OSError as error:
         raise SegmentError(
             f"the segment {segment.path} cannot be opened: {error.strerror}; engine and server "

@@ -71,7 +71,7 @@ def _update(worker: Any, zmq_handles: dict[str, str]) -> None:
     from .worker import update_weights_from_ipc
 
     worker_id = vllm_worker_id(worker)
-    address = _address(zmq_handles, worker_id)
+    address = _address(zmq_handles, worker_id, worker.vllm_config.parallel_config.world_size)
     update = EngineUpdate(worker)
     update_weights_from_ipc(
         _context(worker),
@@ -99,10 +99,21 @@ def vllm_worker_id(worker: Any) -> str:
     return uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"
 
 
-def _address(zmq_handles: object, worker_id: str) -> str:
+def _address(zmq_handles: object, worker_id: str, worker_count: int) -> str:
+    """The address for this worker, one of ``worker_count``. Raises ``WorkerIdError``.
+
+    All workers refuse a map that lacks one of them: else those that have an address would commit,
+    and the engine would hold a mixture.
+    """
     if not isinstance(zmq_handles, dict):
         raise WorkerIdError(
             f"the map of worker ids to addresses is a {type(zmq_handles).__name__}, not a dict"
+        )
+    if len(zmq_handles) < worker_count:
+        raise WorkerIdError(
+            f"the update has addresses for {len(zmq_handles)} workers, and this engine has "
+            f"{worker_count}: nothing was loaded. Name all of its devices in the request, or leave "
+            "their number out"
         )
     address = zmq_handles.get(worker_id)
     if not isinstance(address, str):

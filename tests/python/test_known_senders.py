@@ -7,6 +7,7 @@ import os
 import pickle
 import secrets
 import tempfile
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -257,6 +258,29 @@ class Evil:
 def test_hostile_frames_are_refused(frame, words):
     with pytest.raises(ProtocolError, match=words):
         read_known_frame(frame)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\x80\x04B\x00\x00\x00\x40x.",
+        b"\x80\x04X\x00\x00\x00\x40x.",
+        b"\x80\x04\x8e\x00\x00\x00\x40\x00\x00\x00\x00x.",
+        b"\x80\x05\x96\x00\x00\x00\x40\x00\x00\x00\x00x.",
+        b"\x80\x04\x95\x00\x00\x00\x40\x00\x00\x00\x00N.",
+        b"\x80\x04\x8b\x00\x00\x00\x40x.",
+        b"\x80\x04Nr\x00\x00\x00\x02.",
+        b"\x80\x04Np99999999\n.",
+    ],
+)
+def test_lengths_beyond_the_frame_take_no_memory(frame):
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError):
+            read_known_frame(frame)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_frames_are_read():

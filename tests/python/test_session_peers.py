@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 
@@ -16,12 +17,35 @@ from checkpoint_engine.worker import update_weights_from_ipc
 TENSORS = [(f"layer.{place}.weight", torch.full((4, 5), float(place))) for place in range(10)]
 
 
-def test_nobody_listens(tmp_path, recorder, monkeypatch):
+def test_nobody_listens(recorder, monkeypatch):
     monkeypatch.setattr(channel, "CONNECT_TIMEOUT_S", 0.3)
     start = time.monotonic()
-    worker = recorder.start(f"ipc://{tmp_path}/nobody")
+    worker = recorder.start("ipc://@checkpoint-engine-test-nobody")
     assert "no server answers" in worker.error(ServerLostError)
     assert 0.25 < time.monotonic() - start < 3
+
+
+def test_an_update_that_is_over_is_noticed_at_once(tmp_path, recorder, monkeypatch):
+    """Its socket is gone, or nobody listens on it any more."""
+    monkeypatch.setattr(channel, "CONNECT_TIMEOUT_S", 60)
+    left = tmp_path / "left"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(left))
+    for path in (tmp_path / "gone", left):
+        start = time.monotonic()
+        worker = recorder.start(f"ipc://{path}")
+        assert "the update ended" in worker.error(ServerLostError)
+        assert time.monotonic() - start < 5
+
+
+def test_another_users_socket(tmp_path, recorder, monkeypatch):
+    def refused(_self, _path):
+        raise PermissionError
+
+    monkeypatch.setattr(channel, "CONNECT_TIMEOUT_S", 60)
+    monkeypatch.setattr(channel.socket.socket, "connect", refused)
+    worker = recorder.start(f"ipc://{tmp_path}/gone")
+    assert "as one user" in worker.error(ServerLostError)
 
 
 @pytest.mark.parametrize("address", ["", "nonsense", "ftp://host"])
