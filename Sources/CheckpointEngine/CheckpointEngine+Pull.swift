@@ -157,7 +157,7 @@ extension CheckpointEngine {
         logger.error(
             "pull failed", metadata: ["checkpoint": "\(name)", "error": "\(error.message)"])
         while isHere(name, registered), entries[name]?.runningUpdate != nil {
-            try? await Task.sleep(for: .milliseconds(10))
+            await Rest.take(.milliseconds(10))
         }
         guard isHere(name, registered) else { return }
         entries[name] = nil

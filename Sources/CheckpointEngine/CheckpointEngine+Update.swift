@@ -14,8 +14,7 @@ extension CheckpointEngine {
         try Self.check(timeoutSeconds: request.timeoutSeconds)
         let registered = try registered(name, for: addresses)
         let engines = zip(addresses, request.instances).map { address, instance in
-            UpdateEngine(
-                address: address, workerCount: instance.workerCount, ranks: instance.ranks)
+            UpdateEngine(instance, at: address)
         }
         return try start(
             name, registered, engines: engines, calls: nil, seconds: request.timeoutSeconds,
@@ -143,11 +142,7 @@ extension CheckpointEngine {
             } catch {
                 throw EngineError(error)
             }
-            if let count = instance.workerCount, !(1...4096).contains(count) {
-                throw EngineError(
-                    .invalidArgument,
-                    "\(instance.updateURL) cannot have \(count) workers; 1 to 4096 are possible")
-            }
+            try instance.checkCounts()
         }
         guard Set(addresses.map(\.description)).count == addresses.count else {
             throw EngineError(.invalidArgument, "the update names an engine twice")

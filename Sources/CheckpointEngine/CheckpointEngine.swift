@@ -168,7 +168,7 @@ public actor CheckpointEngine {
         await readingAgents.stop()
         await sharingAgents.stop()
         while entries.values.contains(where: \.isRegistering) {
-            try? await Task.sleep(for: .milliseconds(10))
+            await Rest.take(.milliseconds(10))
         }
         for entry in entries.values { removeConsumed(entry) }
         entries = [:]

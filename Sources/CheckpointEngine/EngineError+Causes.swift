@@ -61,7 +61,7 @@ extension EngineError {
             case .protocolViolation, .workerFailed: .workerFailed
             case .workerLost: .workerLost
             case .engineUnreachable: .engineUnreachable
-            case .engineFailed: .engineFailed
+            case .engineFailed, .engineRefused: .engineFailed
             case .deadlineExceeded: .deadlineExceeded
             case .hostFailed: .hostFailed
             case .sourceFailed: .sourceFailed

@@ -29,8 +29,12 @@ extension UpdateJob {
             }
             // The engines' answers follow their workers' last words; a call that hangs is ended.
             group.addTask {
-                try? await Task.sleep(for: Self.answerGrace)
-                return .graceOver
+                do {
+                    try await Task.sleep(for: Self.answerGrace)
+                    return .graceOver
+                } catch {
+                    return .answered(WorkerError(.cancelled, "the update was cancelled"))
+                }
             }
             let ending = await group.next()
             group.cancelAll()
@@ -130,6 +134,8 @@ extension UpdateJob {
             schedule: schedule(gather), deadline: deadline,
             counters: gather?.counters, catalogBody: gather?.delivery.plan.catalogBody,
             repeatingEngines: repeatingEngines(endpoints),
+            // When a client makes its calls only the client knows.
+            handshakeGrace: clientCalls == nil ? Self.handshakeGrace : nil,
             repeatGrace: clientCalls == nil ? .zero : Self.clientRepeatGrace)
     }
 
@@ -139,6 +145,8 @@ extension UpdateJob {
         return Set(engines.map(\.address).filter(\.repeatsSessions).map(\.description))
     }
 
+    /// How long workers may take to come. Engines may finish running requests first.
+    private static let handshakeGrace = Duration.seconds(120)
     private static let clientRepeatGrace = Duration.milliseconds(300)
 
     /// What is delivered when. Before a worker makes its weights valid, files that are used in place are

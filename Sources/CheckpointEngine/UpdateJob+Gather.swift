@@ -24,25 +24,12 @@ extension UpdateJob {
     func gather(on set: GPUSet) async throws {
         let ranks = try await ranks(in: set)
         let all = ranks.flatMap(\.self)
-        if let taken = set.take(all) {
-            throw EngineError(
-                .busy,
-                set.gpus.indices.contains(taken)
-                    ? "\(set.gpus[taken].device) is in use by another update"
-                    : "there is no GPU \(taken): the daemon sees \(set.gpus.count), numbered from 0"
-            )
-        }
-        var releases = gpuConfiguration.releasesMemory
-        defer {
-            set.giveBack(all, releasesMemory: releases)
-            if releases { exchanges.removeAll() }
-        }
-        do {
+        try await set.withTaken(all, releasesMemory: gpuConfiguration.releasesMemory) {
+            // After a failure memory is as it was before the first update; the next one takes it anew.
+            var releases = true
+            defer { if releases { exchanges.removeAll() } }
             try await gather(ranks, set)
-        } catch {
-            // The memory is as it was before the first update; the next one takes it anew.
-            releases = true
-            throw error
+            releases = gpuConfiguration.releasesMemory
         }
     }
 
@@ -137,7 +124,7 @@ extension UpdateJob {
     private func awaitRelease(_ counters: ReferenceCounterFile) async {
         let end = ContinuousClock.now + Self.releaseGrace
         while counters.outstanding > 0, record.hasKnownWorkers, ContinuousClock.now < end {
-            try? await Task.sleep(for: Self.releaseInterval)
+            await Rest.take(Self.releaseInterval)
         }
     }
 }
@@ -151,12 +138,8 @@ extension UpdateJob {
         var ranks: [[Int]] = []
         var next = 0
         for engine in engines {
-            let own: [Int]
-            if let named = engine.ranks, !named.isEmpty {
-                own = named
-            } else {
-                own = Array(next..<(next + (try await workerCount(of: engine))))
-            }
+            let count = try await workerCount(of: engine)
+            let own = engine.namedRanks ?? Array(next..<(next + count))
             next = max(next, (own.max() ?? -1) + 1)
             if let wrong = own.first(where: { !set.gpus.indices.contains($0) }) {
                 throw EngineError(

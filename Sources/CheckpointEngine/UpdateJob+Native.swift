@@ -20,19 +20,15 @@ extension UpdateJob {
                 "there is no GPU \(index) to send from: the daemon sees \(set.gpus.count), numbered "
                     + "from 0")
         }
-        guard set.take([index]) == nil else {
-            throw EngineError(.busy, "\(set.gpus[index].device) is in use by another update")
+        try await set.withTaken([index], releasesMemory: gpuConfiguration.releasesMemory) {
+            let key = NativeGroups.Key(
+                engines: engines.map(\.address.description), workerCounts: try await workerCounts(),
+                gpu: index)
+            var keeps = false
+            defer { if !keeps { nativeGroups.remove(key) } }
+            try await send(set.gpus[index], key)
+            keeps = !gpuConfiguration.releasesMemory
         }
-        let key = NativeGroups.Key(
-            engines: engines.map(\.address.description), workerCounts: try await workerCounts(),
-            gpu: index)
-        var keeps = false
-        defer {
-            if !keeps { nativeGroups.remove(key) }
-            set.giveBack([index], releasesMemory: gpuConfiguration.releasesMemory || !keeps)
-        }
-        try await send(set.gpus[index], key)
-        keeps = !gpuConfiguration.releasesMemory
     }
 
     func nativeGPUs() throws(EngineError) -> GPUSet {

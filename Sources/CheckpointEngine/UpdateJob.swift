@@ -77,8 +77,10 @@ struct UpdateJob: Sendable {
         } catch let error as HostError {
             if error.code == .cancelled, let reason = signal.failure { throw EngineError(reason) }
             throw EngineError(error)
+        } catch let error as GPUSet.Refusal {
+            throw EngineError(.busy, error.message)
         } catch {
-            preconditionFailure("the calls above throw the four types above: \(error)")
+            throw EngineError(.system, "the update has failed: \(error)")
         }
     }
 
@@ -115,17 +117,38 @@ struct UpdateJob: Sendable {
         }
     }
 
+    /// What the engine tells; the number that the request names has to be the same, and stands for it where
+    /// the engine does not tell.
     func workerCount(of engine: UpdateEngine) async throws(WorkerError) -> Int {
-        if let count = engine.workerCount { return count }
-        return try await client.workerCount(engine.address, timeout: remaining) ?? 1
+        guard let named = engine.workerCount else {
+            return try await client.workerCount(engine.address, timeout: remaining) ?? 1
+        }
+        let told: Int?
+        do throws(WorkerError) {
+            told = try await client.workerCount(engine.address, timeout: remaining)
+        } catch {
+            if error.code == .invalidArgument || error.code == .cancelled { throw error }
+            told = nil
+        }
+        guard let told, told != named else { return named }
+        throw WorkerError(
+            .invalidArgument,
+            "the update names \(named) workers of \(engine.address), which tells that it has \(told): "
+                + "nothing was touched. Name them all, or leave their number out")
     }
 }
 
 /// One engine of an update.
 struct UpdateEngine: Sendable {
     let address: EngineAddress
-    /// `nil` asks the engine.
+    /// How many workers the request names; `nil` asks the engine.
     let workerCount: Int?
     /// The GPUs of its workers, as the daemon numbers them; `nil` takes the next ones.
-    let ranks: [Int]?
+    let namedRanks: [Int]?
+
+    init(_ instance: EngineInstance, at address: EngineAddress) {
+        self.address = address
+        namedRanks = instance.namedRanks
+        workerCount = instance.workerCount ?? instance.namedRanks?.count
+    }
 }

@@ -205,6 +205,6 @@ extension UpdateRecord {
             id: endpoint.id.description, engine: endpoint.engine, pid: report.hello?.pid ?? 0,
             software: report.hello?.software ?? "", loadedBytes: report.loadedByteCount,
             committed: report.isCommitted,
-            loadSeconds: Double(report.loadMicroseconds + report.commitMicroseconds) / 1e6)
+            loadSeconds: (report.loadDuration + report.commitDuration).inSeconds)
     }
 }

@@ -25,6 +25,22 @@ public struct EngineInstance: Hashable, Sendable {
         self.ranks = ranks
         self.kind = kind
     }
+
+    /// The GPUs that are named; an empty list names none.
+    var namedRanks: [Int]? { ranks.flatMap { $0.isEmpty ? nil : $0 } }
+
+    func checkCounts() throws(EngineError) {
+        if let count = workerCount ?? namedRanks?.count, !(1...4096).contains(count) {
+            throw EngineError(
+                .invalidArgument,
+                "\(updateURL) cannot have \(count) workers; 1 to 4096 are possible")
+        }
+        if let workerCount, let namedRanks, workerCount != namedRanks.count {
+            throw EngineError(
+                .invalidArgument,
+                "\(updateURL) has \(workerCount) workers, but \(namedRanks.count) GPUs are named")
+        }
+    }
 }
 
 /// What an update is asked to do.

@@ -25,6 +25,8 @@ public struct WorkerError: Error, Sendable, CustomStringConvertible {
         /// The files of the checkpoint are not those any more that were registered.
         case checkpointChanged
         case cancelled
+        /// The engine does not take the caller, or is not where it was called.
+        case engineRefused
         /// A URL or another argument is wrong.
         case invalidArgument
     }

@@ -65,7 +65,26 @@ struct UpdateTests {
                 try await fixture.engine.unregister(fixture.name)
             }
             #expect(used.count == 1)
-            #expect(engines[0].targets == [String](repeating: "/collective_rpc", count: 3))
+            let calls = ["/get_world_size?include_dp=true", "/collective_rpc"]
+            #expect(engines[0].targets == calls + calls + calls)
+        }
+    }
+
+    /// Too few addresses would leave a worker with the old weights, too many nobody would come to.
+    @Test(arguments: [1, 3], [EngineKind.vllm, .sglang])
+    func anotherNumberOfWorkersIsRefused(_ count: Int, _ kind: EngineKind) async throws {
+        try await UpdateFixture.with(engines: {
+            [try InProcessEngine("one", in: $0.disk, workers: 2)]
+        }) { fixture, engines in
+            let source = try TemporaryDirectory()
+            _ = try fixture.write(layout: 5, data: 1, to: source)
+            try await fixture.engine.register(fixture.name, paths: [source.path])
+            let status = try await fixture.update(
+                fixture.request(engines, workerCount: count, kind: kind))
+            #expect(status.error?.code == EngineError.Code.invalidArgument.rawValue)
+            let words = ["names \(count) workers", "tells that it has 2"]
+            #expect(words.allSatisfy { status.error?.message.contains($0) == true }, "\(status)")
+            #expect(engines[0].targets.count == 1, "\(engines[0].targets)")
         }
     }
 

@@ -223,12 +223,26 @@ struct GatherRunTests {
         #expect(delivery.available.update { $0 } <= count)
     }
 
-    @Test func gpusAreTakenOnce() throws {
+    /// However an update ends, the next one gets its GPUs.
+    @Test func gpusAreTakenOnceAndGivenBack() async throws {
         let set = try SimulatedGPUs.set()
-        #expect(set.take([0]) == nil)
-        #expect(set.take([1, 0]) == 0)
-        #expect(set.take([2]) == 2)
-        set.giveBack([0], releasesMemory: true)
-        #expect(set.take([0, 1]) == nil)
+        for indices in [[0], [0, 1]] {
+            await #expect(throws: CancellationError.self) {
+                try await set.withTaken(indices, releasesMemory: false) {
+                    throw CancellationError()
+                }
+            }
+        }
+        let value = try await set.withTaken([0], releasesMemory: true) {
+            for (indices, words) in [([1, 0], "in use"), ([2], "no GPU 2")] {
+                let refusal = await #expect(throws: GPUSet.Refusal.self) {
+                    try await set.withTaken(indices, releasesMemory: false) {}
+                }
+                #expect(refusal?.message.contains(words) == true)
+            }
+            return try await set.withTaken([1], releasesMemory: false) { 7 }
+        }
+        #expect(value == 7)
+        try await set.withTaken([0, 1], releasesMemory: false) {}
     }
 }

@@ -133,6 +133,44 @@ struct EngineClientTests {
         }
     }
 
+    /// Waiting changes nothing about them.
+    @Test(arguments: [
+        (401, EngineKind.vllm, "--engine-token-file"), (403, .vllm, "--engine-token-file"),
+        (404, .vllm, "of the kind vllm"), (404, .sglang, "of the kind sglang"),
+    ])
+    func answersThatStayAreTold(_ status: Int, _ kind: EngineKind, _ words: String) async throws {
+        try await with({ _ in .answer(status: status, body: "no") }) { client, vllm, server in
+            let engine = try EngineAddress(
+                vllm.base, unixSocketPath: vllm.unixSocketPath, kind: kind)
+            let failure = await Self.failure { () async throws(WorkerError) in
+                try await client.waitUntilReady(engine, deadline: .now + .seconds(90)) { _ in }
+            }
+            #expect(failure?.code == .engineRefused)
+            #expect(failure?.message.contains("answered \(status)") == true)
+            #expect(failure?.message.contains(words) == true, "\(failure?.message ?? "")")
+            #expect(server.requests.count == 1)
+        }
+    }
+
+    /// The probe that the deadline cuts short says nothing.
+    @Test func theLastProbeHidesNothing() async throws {
+        let count = Atomic(0)
+        try await with({ request in
+            guard request.target == "/health" else { return .answer(status: 200, body: "") }
+            let isFirst = count.add(1, ordering: .relaxed).oldValue == 0
+            return isFirst ? .answer(status: 503, body: "loading") : .hang
+        }) { client, engine, _ in
+            let failure = await Self.failure { () async throws(WorkerError) in
+                // The first call of all takes longer than the ones after it.
+                try await client.resume(engine, deadline: .now + .seconds(30))
+                try await client.waitUntilReady(engine, deadline: .now + .seconds(3)) { _ in }
+            }
+            #expect(count.load(ordering: .relaxed) > 1)
+            #expect(failure?.code == .engineUnreachable)
+            #expect(failure?.message.contains("GET /health answered 503: loading") == true)
+        }
+    }
+
     @Test func anEngineThatIsNeverReadyIsToldWithItsLastAnswer() async throws {
         try await with({ _ in .answer(status: 503, body: "loading") }) { client, engine, _ in
             let failure = await Self.failure { () async throws(WorkerError) in

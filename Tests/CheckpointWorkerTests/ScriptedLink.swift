@@ -42,6 +42,7 @@ struct ScriptedLink: Sendable {
     let signal: LinkSignal
     var catalog: CatalogMessage
     var deadline = Duration.seconds(20)
+    var handshakeGrace: Duration?
     /// The engine of each worker.
     var engines = ["http://one", "http://one"]
     /// The socket that each of the scripted workers connects to; a place can stand twice.
@@ -91,7 +92,8 @@ struct ScriptedLink: Sendable {
             }, memory: .host(catalog.segments), tensors: catalog.tensors,
             schedule: DeliverySchedule(buckets: buckets),
             deadline: start + deadline, abortGrace: .milliseconds(400),
-            answerGrace: .milliseconds(50), stragglerGrace: .seconds(10))
+            answerGrace: .milliseconds(50), stragglerGrace: .seconds(10),
+            handshakeGrace: handshakeGrace)
     }
 }
 

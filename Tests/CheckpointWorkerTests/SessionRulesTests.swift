@@ -128,6 +128,20 @@ struct SessionFailureTests {
         #expect(session.failure?.message.contains("version 2 was not offered") == true)
     }
 
+    /// What a worker tells of its time is at most the time that there was.
+    @Test func timesThatCannotBeAreCut() throws {
+        var session = Self.session(in: .reload)
+        let now = Self.now + .milliseconds(5)
+        let claimed = WorkerMessage.loaded(
+            index: 0, byteCount: session.schedule.buckets[0].byteCount,
+            microseconds: MessageFrames.microseconds.upperBound)
+        _ = session.received(claimed, from: 0, at: now)
+        let load = try #require(session.loads.first)
+        #expect(load.end == now && load.duration <= .milliseconds(5))
+        #expect(session.progress.workers[0].loadDuration == load.duration)
+        #expect(session.failure == nil)
+    }
+
     @Test func nothingFailsAnUpdateThatHasCommitted() {
         var session = Self.session(in: .commit)
         for worker in 0..<2 {
@@ -136,7 +150,8 @@ struct SessionFailureTests {
         #expect(session.fail(WorkerError(.deadlineExceeded, "too late")).isEmpty)
         #expect(session.disconnected(0).isEmpty)
         #expect(session.failure == nil && session.isCommitted)
-        #expect(session.progress.workers.map(\.commitMicroseconds) == [7, 7])
+        #expect(
+            session.progress.workers.map(\.commitDuration) == [.microseconds(7), .microseconds(7)])
     }
 
     @Test func incompleteEnginesAreThoseWithSomeWorkers() {

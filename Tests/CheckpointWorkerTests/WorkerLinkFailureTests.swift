@@ -22,6 +22,27 @@ struct WorkerLinkFailureTests {
         #expect(stages == stages.sorted() && stages.last == .commit)
     }
 
+    /// However a link ends, nothing stays of its sockets.
+    @Test(arguments: [ScriptedLink.Reply.right, .vanish, .frames([[1]])])
+    func socketsAreRemoved(_ reply: ScriptedLink.Reply) throws {
+        _ = link.run { _, _ in reply }
+        let left = try FileManager.default.contentsOfDirectory(atPath: link.directory.path)
+        #expect(left.isEmpty, "\(left)")
+    }
+
+    /// Long before the deadline.
+    @Test func workersThatNeverComeAreNamed() {
+        var link = link
+        link.handshakeGrace = .milliseconds(300)
+        link.places = []
+        let outcome = link.run { _, _ in .right }
+        #expect(outcome.failure?.code == .workerLost)
+        for name in ["CPU-0 (not connected)", "CPU-1 (not connected)", "its engine's log"] {
+            #expect(outcome.failure?.message.contains(name) == true, "\(outcome)")
+        }
+        #expect(outcome.seconds < 8, "\(outcome.seconds)")
+    }
+
     @Test(arguments: messages)
     func aWorkerThatVanishesIsNoticedAtOnce(_ type: String) {
         let outcome = link.run { worker, message in

@@ -37,10 +37,30 @@ public final class GPUSet: Sendable {
     /// Bytes of device memory that are held between updates, on all GPUs.
     public var heldByteCount: Int { gpus.reduce(0) { $0 + $1.heldByteCount } }
 
-    /// Takes the GPUs with these indices for one update; the first that is taken already, or is not there,
-    /// is returned instead, and none is taken.
-    public func take(_ indices: [Int]) -> Int? {
-        busy.withLock { busy in
+    /// A GPU cannot be taken.
+    public struct Refusal: Error, Sendable {
+        public let message: String
+    }
+
+    /// Takes the GPUs with these indices for one update, `body`, and gives them back when it has ended, however
+    /// it ends. With `releasesMemory`, and after a failure, nothing is kept on them. Throws ``Refusal`` when one
+    /// is taken already, or is not there; none is taken then.
+    public func withTaken<Value>(
+        _ indices: [Int], releasesMemory: Bool, _ body: () async throws -> Value
+    ) async throws -> Value {
+        try take(indices)
+        var releases = true
+        defer {
+            if releases { for index in indices { gpus[index].release() } }
+            busy.withLock { $0.subtract(indices) }
+        }
+        let value = try await body()
+        releases = releasesMemory
+        return value
+    }
+
+    private func take(_ indices: [Int]) throws(Refusal) {
+        let wrong: Int? = busy.withLock { busy in
             if let wrong = indices.first(where: { busy.contains($0) || !gpus.indices.contains($0) })
             {
                 return wrong
@@ -48,12 +68,11 @@ public final class GPUSet: Sendable {
             busy.formUnion(indices)
             return nil
         }
-    }
-
-    /// Gives GPUs back; with `releasesMemory` nothing is kept on them.
-    public func giveBack(_ indices: [Int], releasesMemory: Bool) {
-        if releasesMemory { for index in indices { gpus[index].release() } }
-        busy.withLock { $0.subtract(indices) }
+        guard let wrong else { return }
+        throw Refusal(
+            message: gpus.indices.contains(wrong)
+                ? "\(gpus[wrong].device) is in use by another update"
+                : "there is no GPU \(wrong): the daemon sees \(gpus.count), numbered from 0")
     }
 
     /// Gives the device memory of every GPU that is not in use back.

@@ -33,7 +33,8 @@ public struct EngineClient: Sendable {
         try? await client.shutdown()
     }
 
-    /// Waits until the engine can be updated, or throws what it said last.
+    /// Waits until the engine can be updated, or throws what it said last; at once where waiting does not
+    /// help, because the engine wants a key or has no such path.
     public func waitUntilReady(
         _ engine: EngineAddress, deadline: ContinuousClock.Instant,
         onWait: @Sendable (_ lastAnswer: String) -> Void
@@ -41,16 +42,21 @@ public struct EngineClient: Sendable {
         let calls = engine.kind.calls
         let path = calls.readinessPath
         var last = "it was not asked yet"
+        var isAsked = false
         repeat {
-            do {
-                let timeout = min(Self.probeTimeout, ContinuousClock.now.duration(to: deadline))
+            let timeout = min(Self.probeTimeout, ContinuousClock.now.duration(to: deadline))
+            do throws(WorkerError) {
                 let answer = try await send(.get(path), to: engine, timeout: timeout)
                 if calls.isReady(answer.status) { return }
+                try Self.checkHopeful(answer, engine)
                 last = "GET \(path) answered \(answer.summary)"
             } catch {
-                if error.code == .cancelled { throw error }
-                last = error.message
+                if error.code == .cancelled || error.code == .engineRefused { throw error }
+                // The last one is cut short: that it was not answered says less than the ones before.
+                let isCutShort = error.code == .deadlineExceeded && timeout < Self.probeTimeout
+                if !isAsked || !isCutShort { last = error.message }
             }
+            isAsked = true
             onWait(last)
             do { try await Task.sleep(for: Self.probeInterval) } catch {
                 throw WorkerError(.cancelled, "the wait for \(engine) was cancelled")
@@ -60,6 +66,27 @@ public struct EngineClient: Sendable {
             .engineUnreachable,
             "the engine at \(engine) is not ready: \(last); start it, or raise the time to wait for it"
         )
+    }
+
+    /// Throws for answers that waiting does not change.
+    private static func checkHopeful(_ answer: EngineAnswer, _ engine: EngineAddress)
+        throws(WorkerError)
+    {
+        let calls = engine.kind.calls
+        let call = EngineCall.get(calls.readinessPath)
+        let advice: String
+        switch answer.status {
+        case 401, 403: advice = calls.advice(answer.status, call)
+        case 404:
+            advice =
+                "; is it of the kind \(engine.kind.rawValue), and is \(engine.base) all of its URL? What "
+                + "stands there before \(calls.updatePath) is a part of all calls"
+        default: return
+        }
+        throw WorkerError(
+            .engineRefused,
+            "the engine at \(engine) cannot be asked whether it is ready: \(call.name) answered "
+                + "\(answer.status)\(advice)", cause: answer.text)
     }
 
     /// How many workers the engine has, all data-parallel ranks together; `nil` where it does not tell.

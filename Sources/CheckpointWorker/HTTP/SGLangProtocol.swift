@@ -11,6 +11,8 @@ struct SGLangProtocol: EngineProtocol {
     let resumeCall = EngineCall.post("/continue_generation", .object(JSONObject([])))
     let sleepCall: EngineCall? = nil
 
+    private static let workerCounts = 1...4096
+
     /// 503 while it starts: it may be waiting for the weights that are to come. A server that asks for
     /// a key listens too; whether the key is right is told by the calls that need it.
     func isReady(_ status: Int) -> Bool { [200, 401, 403, 503].contains(status) }
@@ -26,7 +28,7 @@ struct SGLangProtocol: EngineProtocol {
         }
         func count(_ name: String) -> Int? {
             guard case .integer(let count)? = object[name] else { return nil }
-            return count.value(in: 1...4096)
+            return count.value(in: Self.workerCounts)
         }
         guard count("dp_size") ?? 1 == 1 else {
             throw WorkerError(
@@ -35,7 +37,15 @@ struct SGLangProtocol: EngineProtocol {
                     + "this way only with 1: start one engine for each data-parallel rank")
         }
         guard let tensorParallel = count("tp_size") else { return nil }
-        return tensorParallel * (count("pp_size") ?? 1)
+        // Each is at most the maximum: the product cannot overflow.
+        let product = tensorParallel * (count("pp_size") ?? 1)
+        guard Self.workerCounts.contains(product) else {
+            throw WorkerError(
+                .engineFailed,
+                "the engine at \(engine) tells that it has \(product) workers; "
+                    + "\(Self.workerCounts.upperBound) are possible", cause: answer.text)
+        }
+        return product
     }
 
     func updateCall(

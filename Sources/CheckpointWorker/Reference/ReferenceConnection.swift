@@ -1,4 +1,5 @@
 import CNative
+import FoundationEssentials
 import Synchronization
 
 /// The reference worker's end of a connection: a REP socket and what its monitor has told.
@@ -17,6 +18,10 @@ struct ReferenceConnection {
     private var isConnected = false
 
     init(to address: String, context: ZeroMQContext) throws(WorkerError) {
+        let path = address.hasPrefix("ipc:///") ? String(address.dropFirst("ipc://".count)) : nil
+        guard path.map(FileManager.default.fileExists) ?? true else {
+            throw WorkerError(.workerLost, "no server answers at \(address): the update has ended")
+        }
         self.address = address
         connectDeadline = .now + Self.connectTimeout
         socket = try ZeroMQSocket(

@@ -179,11 +179,14 @@ extension UpdateSession {
         case (.catalog, .ready): return advance(to: .reload, at: now)
         case (.bucket(let index), .loaded(let loadedIndex, let byteCount, let microseconds))
         where loadedIndex == index:
+            // What the worker tells, but not more than there was.
+            let start = progress.stageStarts.first?.at ?? now
+            let duration = min(.microseconds(microseconds), start.duration(to: now))
             loads.append(
                 BucketLoad(
                     worker: worker, bucket: index, byteCount: byteCount, end: now,
-                    duration: .microseconds(microseconds)))
-            return loaded(index, byteCount, microseconds, worker, at: now)
+                    duration: duration))
+            return loaded(index, byteCount, duration, worker, at: now)
         case (.release, .released): return advance(to: .commit, at: now)
         case (.commit, .committed(let microseconds)):
             return committed(worker, microseconds)
@@ -239,7 +242,7 @@ extension UpdateSession {
     }
 
     private mutating func loaded(
-        _ index: Int, _ byteCount: Int, _ microseconds: Int, _ worker: Int,
+        _ index: Int, _ byteCount: Int, _ duration: Duration, _ worker: Int,
         at now: ContinuousClock.Instant
     ) -> [Action] {
         guard byteCount == schedule.buckets[index].byteCount else {
@@ -250,7 +253,7 @@ extension UpdateSession {
         }
         workers[worker].loadedBuckets += 1
         progress.workers[worker].loadedByteCount += byteCount
-        progress.workers[worker].loadMicroseconds += microseconds
+        progress.workers[worker].loadDuration += duration
         if workers[worker].loadedBuckets == schedule.buckets.count {
             return advance(to: .release, at: now)
         }
@@ -259,7 +262,7 @@ extension UpdateSession {
 
     private mutating func committed(_ worker: Int, _ microseconds: Int) -> [Action] {
         progress.workers[worker].isCommitted = true
-        progress.workers[worker].commitMicroseconds = microseconds
+        progress.workers[worker].commitDuration = .microseconds(microseconds)
         isCommitted = progress.workers.allSatisfy(\.isCommitted)
         return []
     }

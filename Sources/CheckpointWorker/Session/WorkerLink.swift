@@ -23,6 +23,8 @@ public struct WorkerLink {
         public let answerGrace: Duration
         /// How long the last worker of an engine may come after the first.
         public let stragglerGrace: Duration
+        /// How long workers may take to come and say hello; `nil` for the deadline alone.
+        public let handshakeGrace: Duration?
         /// Tells when workers of the known protocol have let go of their memory.
         public let counters: ReferenceCounterFile?
         /// What ``CatalogMessage/body(_:)`` gives for the tensors, where it was made already.
@@ -38,7 +40,8 @@ public struct WorkerLink {
             deadline: ContinuousClock.Instant, abortGrace: Duration = .seconds(5),
             answerGrace: Duration = .seconds(5), stragglerGrace: Duration = .seconds(30),
             counters: ReferenceCounterFile? = nil, catalogBody: [UInt8]? = nil,
-            repeatingEngines: Set<String> = [], repeatGrace: Duration = .zero
+            repeatingEngines: Set<String> = [], handshakeGrace: Duration? = nil,
+            repeatGrace: Duration = .zero
         ) {
             self.update = update
             self.checkpoint = checkpoint
@@ -53,6 +56,7 @@ public struct WorkerLink {
             self.counters = counters
             self.catalogBody = catalogBody
             self.repeatingEngines = repeatingEngines
+            self.handshakeGrace = handshakeGrace
             self.repeatGrace = repeatGrace
         }
     }
@@ -95,6 +99,12 @@ public struct WorkerLink {
         _ configuration: Configuration, context: ZeroMQContext, signal: LinkSignal,
         observer: any WorkerLinkObserver
     ) throws(WorkerError) -> [BucketLoad] {
+        // Not every libzmq removes them. Who comes later finds nobody, and knows that the update is over.
+        defer {
+            for endpoint in configuration.endpoints {
+                ZeroMQSocket.removeName(endpoint.socketPath)
+            }
+        }
         var link = try WorkerLink(
             configuration, context: context, signal: signal, observer: observer)
         observer.linkBound()
@@ -202,6 +212,7 @@ extension WorkerLink {
             try perform(session.fail(deadlineError()))
         }
         try checkStragglers(now)
+        try checkHandshake(now)
         for (engine, end) in answers where now >= end {
             let waiting = unfinished { $0.engine == engine }
             if waiting.isEmpty {
@@ -236,6 +247,22 @@ extension WorkerLink {
                             + "\(configuration.stragglerGrace.components.seconds) s of the first: "
                             + waiting.joined(separator: ", "))))
         }
+    }
+
+    /// An engine whose worker has died, or that hangs, may never answer its call.
+    private mutating func checkHandshake(_ now: ContinuousClock.Instant) throws(WorkerError) {
+        guard let grace = configuration.handshakeGrace, session.failure == nil,
+            session.progress.stage == .handshake,
+            let start = session.progress.stageStarts.first?.at, start.duration(to: now) >= grace
+        else { return }
+        let waiting = unfinished { _ in true }.joined(separator: ", ")
+        try perform(
+            session.fail(
+                WorkerError(
+                    .workerLost,
+                    "\(waiting) did not come within \(grace.components.seconds) s of the call to the "
+                        + "engine: it has died or hangs, or is busy with requests that the update could "
+                        + "pause; its engine's log tells")))
     }
 
     private func unfinished(where condition: (WorkerEndpoint) -> Bool) -> [String] {

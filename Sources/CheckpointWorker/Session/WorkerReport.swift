@@ -4,8 +4,8 @@ public struct WorkerReport: Hashable, Sendable {
     public internal(set) var hello: WorkerHello?
     public internal(set) var loadedByteCount = 0
     /// Time that the worker spent loading buckets and committing, by its own clock.
-    public internal(set) var loadMicroseconds = 0
-    public internal(set) var commitMicroseconds = 0
+    public internal(set) var loadDuration = Duration.zero
+    public internal(set) var commitDuration = Duration.zero
     public internal(set) var isCommitted = false
     /// Whether it speaks the known protocol.
     public internal(set) var isKnown = false

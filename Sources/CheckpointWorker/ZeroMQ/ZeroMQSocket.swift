@@ -57,9 +57,16 @@ final class ZeroMQSocket {
         try bind("ipc://\(scratch)")
         // SAFETY: the bridged strings live for the call.
         guard unsafe rename(scratch, path) == 0 else {
+            defer { Self.removeName(scratch) }
             throw WorkerError(
                 .callFailed, "cannot bind \(path) anew: rename failed with errno \(errno)")
         }
+    }
+
+    /// Removes the name of a unix socket, if there is one.
+    static func removeName(_ path: String) {
+        // SAFETY: the bridged string lives for the call.
+        _ = unsafe unlink(path)
     }
 
     /// Takes note of connections that have come by now; a message sent before that may find no peer.

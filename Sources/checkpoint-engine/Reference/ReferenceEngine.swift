@@ -95,6 +95,11 @@ struct ReferenceEngine {
         else {
             return Self.json(.badRequest, [("error", .string("the call has no map of addresses"))])
         }
+        // A worker without an address would fail after the others have committed.
+        guard map.keys.count >= workers.count else {
+            let text = "the map has \(map.keys.count) addresses for \(workers.count) workers"
+            return Self.json(.internalServerError, [("error", .string(text))])
+        }
         return await answer { worker in
             let id = try await worker.ask("id")
             guard case .string(let address)? = map[id] else {
