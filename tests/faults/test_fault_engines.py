@@ -50,6 +50,31 @@ def test_nobody_listens_on_the_unix_socket(
     check_next_update(daemon, engine, samples)
 
 
+@pytest.mark.parametrize(
+    ("health", "words"),
+    [(401, "--engine-token-file"), (403, "--engine-token-file"), (404, "all of its URL")],
+)
+def test_answers_that_waiting_does_not_change(
+    folders: Folders, engine: FakeEngine, samples: Samples, health: int, words: str
+) -> None:
+    engine.script.health = health
+    ended = run(*update_arguments(samples.first, engine.url, folders, "--ready-timeout", "60"))
+    ended.check_failure(engine.url, f"GET /health answered {health}", words, within=5)
+    assert engine.updates == []
+
+
+@pytest.mark.parametrize("count", ["1", "3"])
+def test_another_number_of_workers_than_the_engine_tells(
+    folders: Folders, engine: FakeEngine, samples: Samples, count: str
+) -> None:
+    ended = run(
+        *update_arguments(samples.first, engine.url, folders, "--inference-parallel-size", count)
+    )
+    words = f"names {count} workers of {engine.url}, which tells that it has 2"
+    ended.check_failure(words, within=5)
+    assert engine.updates == []
+
+
 def test_the_one_shot_update_waits_for_the_engine_in_vain(
     folders: Folders, samples: Samples, closed_port: int
 ) -> None:
@@ -58,7 +83,7 @@ def test_the_one_shot_update_waits_for_the_engine_in_vain(
     ended.check_failure(url, "not ready", within=5)
 
 
-@pytest.mark.parametrize("health", ["hang", "drop", 500, 404])
+@pytest.mark.parametrize("health", ["hang", "drop", 500])
 def test_the_engine_is_never_ready(
     folders: Folders, engine: FakeEngine, samples: Samples, health: str | int
 ) -> None:
