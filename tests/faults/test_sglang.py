@@ -104,7 +104,7 @@ def test_the_one_shot_update_does_not_take_another_server(
     server.sglang.ping = 404
     arguments = update_arguments(samples.first, server.url, folders, "--ready-timeout", "1")
     ended = run(*arguments, CHECKPOINT_ENGINE_ENGINE="sglang")
-    ended.check_failure(server.url, "not ready", "GET /ping answered 404", within=5)
+    ended.check_failure(server.url, "of the kind sglang", "GET /ping answered 404", within=5)
     assert server.updates == []
 
 

@@ -160,7 +160,20 @@ def test_a_worker_that_dies(
         deliver(daemon, "next", versions[1], engine)
 
 
-def test_a_worker_that_never_joins_meets_the_deadline(
+def test_an_engine_that_is_down_does_not_keep_the_sender(
+    start_sender: StartDaemon, start_native_engine: StartNative, versions: list[Path]
+) -> None:
+    engine = start_native_engine(2)
+    with start_sender() as daemon:
+        assert daemon.register("step", versions[0]).status == 200
+        nobody = [{"update_url": "http://127.0.0.1:9"}]
+        for _ in range(2):
+            answer = update(daemon, "step", timeout=20, instances=nobody)
+            answer.check_failure(503, "engine_unreachable", "127.0.0.1:9")
+        deliver(daemon, "step", versions[0], engine)
+
+
+def test_another_number_of_workers_is_refused(
     start_sender: StartDaemon, start_native_engine: StartNative, versions: list[Path]
 ) -> None:
     engine = start_native_engine(2)
