@@ -19,9 +19,13 @@ extension ControlRoutes {
 
     /// For routes without fields: takes an empty body or an empty object.
     func refuseFields(_ request: Request) async throws {
+        try await optionalJSONBody(request).finish()
+    }
+
+    /// The fields of a body that may be empty.
+    func optionalJSONBody(_ request: Request) async throws -> RequestFields {
         let bytes = try await bodyBytes(request)
-        guard !bytes.isEmpty else { return }
-        try fields(bytes).finish()
+        return bytes.isEmpty ? RequestFields(JSONObject([])) : try fields(bytes)
     }
 
     private func fields(_ bytes: [UInt8]) throws(ControlError) -> RequestFields {

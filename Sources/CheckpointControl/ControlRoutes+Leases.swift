@@ -1,6 +1,8 @@
 import CheckpointEngine
+import CheckpointModel
 import CheckpointPull
 import Hummingbird
+import NIOCore
 
 /// Routes for hosts that read from this one, and for reading from others.
 extension ControlRoutes {
@@ -14,13 +16,19 @@ extension ControlRoutes {
         let reader = try fields.optionalString("reader", byteCountMax: Self.urlByteCountMax)
         try fields.finish()
         return .bytes(
-            try await engine.beginLease(name, reader: reader), type: "application/json")
+            try await engine.beginLease(
+                name, reader: reader, peer: context.channel.remoteAddress?.ipAddress),
+            type: "application/json")
     }
 
     func renewLease(_ request: Request, _ context: Context) async throws -> Response {
         try request.refuseQuery()
-        try await refuseFields(request)
-        return .bytes(try await engine.renewLease(leaseID(context)), type: "application/json")
+        var fields = try await optionalJSONBody(request)
+        let received = try fields.optionalIndex("received", max: ByteCount.range.upperBound)
+        try fields.finish()
+        return .bytes(
+            try await engine.renewLease(leaseID(context), received: received),
+            type: "application/json")
     }
 
     func endLease(_ request: Request, _ context: Context) async throws -> Response {

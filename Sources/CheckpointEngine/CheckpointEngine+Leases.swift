@@ -13,21 +13,22 @@ extension CheckpointEngine {
     public static let checksumCountMax = 1 << 16
 
     /// Begins a lease and describes what is read, as JSON for the reader. `reader` is the URL under which
-    /// others can read from it.
-    public func beginLease(_ name: CheckpointName, reader: String?) async throws(EngineError)
-        -> [UInt8]
+    /// others can read from it, `peer` the address that it asks from.
+    public func beginLease(_ name: CheckpointName, reader: String?, peer: String? = nil)
+        async throws(EngineError) -> [UInt8]
     {
         try checkRunning()
         let reader = try reader.map { text throws(EngineError) in try Self.reader(text) }
         let registered = try shareable(name)
         let shared = try registered.sharing.shared(registered)
         let endpoints = try await endpoints(of: registered)
-        guard
-            let lease = leases.begin(
-                name, incarnation: registered.incarnation, reader: reader, at: .now)
-        else {
-            throw EngineError(
-                .busy, "\(LeaseBook.countMax) readers are there already; ask again later")
+        let lease: LeaseBook.Lease
+        do throws(LeaseBook.Refusal) {
+            lease = try leases.begin(
+                name, incarnation: registered.incarnation,
+                byteCount: registered.catalog.byteCount, reader: reader, peer: peer, at: .now)
+        } catch {
+            throw EngineError(error, reader ?? peer)
         }
         logger.info(
             "a lease begins",
@@ -35,7 +36,7 @@ extension CheckpointEngine {
                 "lease": "\(lease.id)", "checkpoint": "\(name)", "reader": "\(reader ?? "")",
             ])
         return SourceLease(
-            id: lease.id, state: state(of: lease, registered, endpoints),
+            id: lease.id, state: state(of: lease, registered, shared, endpoints),
             incarnation: registered.incarnation, digest: shared.digest,
             chunkByteCount: shared.grid.chunkByteCount,
             shardByteCounts: shared.grid.shardByteCounts
@@ -50,12 +51,15 @@ extension CheckpointEngine {
         }
     }
 
-    /// Goes on with a lease, and tells how things are now.
-    public func renewLease(_ id: String) async throws(EngineError) -> [UInt8] {
+    /// Goes on with a lease, and tells how things are now. The reader has so many bytes from here, where it
+    /// says so.
+    public func renewLease(_ id: String, received: Int? = nil) async throws(EngineError) -> [UInt8]
+    {
         let (lease, registered) = try leased(id)
+        let shared = try registered.sharing.shared(registered)
         let endpoints = try await endpoints(of: registered)
-        leases.renew(id, at: .now)
-        return state(of: lease, registered, endpoints).encoded()
+        leases.renew(id, received: received, at: .now)
+        return state(of: lease, registered, shared, endpoints).encoded()
     }
 
     /// The tensors of what is read, in the order of delivery.
@@ -114,12 +118,17 @@ extension CheckpointEngine {
 
     /// Unmaps the files that are used in place; the pool's stay mapped for the next version.
     func stopSharing(_ registered: RegisteredCheckpoint) async {
-        for shard in registered.shards where shard.isSharedMemory {
+        await stopSharing(registered.shards.filter(\.isSharedMemory).map(\.path))
+    }
+
+    /// Unmaps files that no checkpoint has any more.
+    private func stopSharing(_ paths: [String]) async {
+        for path in paths {
             let isUsed = entries.values.contains { entry in
                 guard case .ready(let other) = entry.state else { return false }
-                return other.locations.contains { $0.path == shard.path }
+                return other.locations.contains { $0.path == path }
             }
-            if !isUsed { await sharingAgents.remove(path: shard.path) }
+            if !isUsed { await sharingAgents.remove(path: path) }
         }
     }
 
@@ -154,6 +163,7 @@ extension CheckpointEngine {
     }
 
     /// Where the agents that others read from have the checkpoint's shards; at least one of them has all.
+    /// Throws, and leaves nothing mapped, when the checkpoint is unregistered meanwhile.
     func endpoints(of registered: RegisteredCheckpoint) async throws(EngineError)
         -> [SourceEndpoint]
     {
@@ -163,6 +173,31 @@ extension CheckpointEngine {
                     path: location.path, inode: location.inode,
                     byteCount: location.fileByteCount, isWritable: false))
         }
+        let found: Result<[SourceEndpoint], EngineError>
+        do throws(EngineError) {
+            found = .success(try await mapped(registered))
+        } catch {
+            found = .failure(error)
+        }
+        guard isRegistered(registered) else {
+            // Whoever unregistered it may have come before the files were added.
+            await stopSharing(registered.locations.map(\.path))
+            throw EngineError(
+                .notFound, "the checkpoint was unregistered or replaced while it was shared")
+        }
+        return try found.get()
+    }
+
+    private func isRegistered(_ registered: RegisteredCheckpoint) -> Bool {
+        entries.values.contains { entry in
+            guard case .ready(let other) = entry.state else { return false }
+            return other.incarnation == registered.incarnation
+        }
+    }
+
+    private func mapped(_ registered: RegisteredCheckpoint) async throws(EngineError)
+        -> [SourceEndpoint]
+    {
         do throws(TransferError) {
             let current = try await sharingAgents.current()
             let first = try Self.endpoint(registered, in: current[0])
@@ -188,19 +223,34 @@ extension CheckpointEngine {
     }
 
     private func state(
-        of lease: LeaseBook.Lease, _ registered: RegisteredCheckpoint,
+        of lease: LeaseBook.Lease, _ registered: RegisteredCheckpoint, _ shared: SharedCheckpoint,
         _ endpoints: [SourceEndpoint]
     ) -> LeaseState {
         let feed = registered.feed.flatMap { $0.isComplete ? nil : $0 }
         return LeaseState(
-            secondsLeft: LeaseBook.duration.inSeconds, isActive: leases.isActive(lease.id),
-            readers: leases.readers(before: lease.id), arrived: feed?.runs,
-            endpoints: endpoints)
+            secondsLeft: LeaseBook.duration.inSeconds,
+            isActive: leases.isActive(lease.id, at: .now),
+            readers: leases.readers(beside: lease.id), arrived: feed?.runs,
+            content: shared.checksums.content, endpoints: endpoints)
     }
 }
 
 extension EngineError {
     init(_ error: TransferError) {
         self.init(error.code == .cancelled ? .cancelled : .system, error.message)
+    }
+
+    fileprivate init(_ refusal: LeaseBook.Refusal, _ reader: String?) {
+        switch refusal {
+        case .tooMany:
+            self.init(.busy, "\(LeaseBook.countMax) readers are there already; ask again later")
+        case .tooManyOfOne:
+            self.init(
+                .busy,
+                "\(reader ?? "this reader") has as many leases as one may have: "
+                    + "\(LeaseBook.readerLeaseCountMax) for a URL, \(LeaseBook.peerCountMax) for an "
+                    + "address; end some, or let them end \(LeaseBook.duration) after their renewal"
+            )
+        }
     }
 }

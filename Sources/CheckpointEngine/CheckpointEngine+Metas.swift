@@ -1,4 +1,5 @@
 public import CheckpointModel
+import CheckpointNative
 import CheckpointPull
 import Logging
 
@@ -27,7 +28,10 @@ extension CheckpointEngine {
         gathered = MetasDocument(
             catalog: registered.catalog, session: found?.session, addresses: found?.addresses,
             source: found.map { _ in
-                MetasDocument.Source(url: url.description, checkpoint: name.description)
+                // Known where the checksums are: nobody waits for them here.
+                MetasDocument.Source(
+                    url: url.description, checkpoint: name.description,
+                    content: try? registered.sharing.shared(registered).checksums.content)
             })
         return gathered
     }
@@ -37,10 +41,15 @@ extension CheckpointEngine {
 
     /// Takes metas of other hosts, as JSON; returns the URLs of the daemons that they name.
     @discardableResult
-    public func loadMetas(_ bytes: [UInt8]) throws(EngineError) -> [String] {
-        let document = try MetasDocument(json: bytes)
+    public func loadMetas(_ bytes: [UInt8]) async throws(EngineError) -> [String] {
+        // They may be large: nobody waits for that but the caller.
+        let (document, urls) = try await BlockingThread.run("ckpt-metas") {
+            () throws(EngineError) in
+            let document = try MetasDocument(json: bytes)
+            return (document, document.sourceURLs)
+        }
         gathered = document
-        return document.sourceURLs
+        return urls
     }
 
     /// The same from a daemon, by its URL with or without `/v1/metas`.
@@ -59,7 +68,7 @@ extension CheckpointEngine {
         } catch {
             throw EngineError(error)
         }
-        return try loadMetas(bytes)
+        return try await loadMetas(bytes)
     }
 
     private static let metasPath = "/v1/metas"

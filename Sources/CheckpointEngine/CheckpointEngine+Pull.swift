@@ -1,5 +1,6 @@
 import CheckpointDevice
 public import CheckpointModel
+import CheckpointNative
 public import CheckpointPull
 import Logging
 
@@ -38,10 +39,13 @@ extension CheckpointEngine {
         entries[name] = RegistryEntry(
             name: name, consumes: false, state: .registering(progress))
         do throws(EngineError) {
+            let remote = remoteName ?? (named ? gathered.sourceName : nil) ?? name
+            // Of another checkpoint there the metas say nothing.
+            let isTheirs = named && gathered.sourceName == remote
             let request = PullRequest(
-                checkpoint: remoteName ?? (named ? gathered.sourceName : nil) ?? name,
-                sources: sources,
-                reader: configuration.pull.advertisedURL?.description, stallTimeout: stallTimeout)
+                checkpoint: remote, sources: sources,
+                reader: configuration.pull.advertisedURL?.description,
+                content: isTheirs ? gathered.content : nil, stallTimeout: stallTimeout)
             return try await begin(name, request, keep, progress)
         } catch {
             entries[name] = nil
@@ -112,10 +116,13 @@ extension CheckpointEngine {
                 throw EngineError(error)
             }
         }
-        let (catalog, sources) = try gathered.memory()
-        guard !sources.isEmpty,
-            let offer = PullOffer(catalog, sources: sources, request: request, client: sourceClient)
-        else {
+        let (gathered, client) = (gathered, sourceClient)
+        let offer = try await BlockingThread.run("ckpt-metas") { () throws(EngineError) in
+            let (catalog, sources) = try gathered.memory()
+            return sources.isEmpty
+                ? nil : PullOffer(catalog, sources: sources, request: request, client: client)
+        }
+        guard let offer else {
             throw EngineError(
                 .invalidArgument,
                 "no source was named, and the metas name none: load metas that were gathered where "

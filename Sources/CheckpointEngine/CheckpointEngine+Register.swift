@@ -96,24 +96,16 @@ extension CheckpointEngine {
     public func unregister(_ name: CheckpointName, releasesMemory: Bool = false)
         async throws(EngineError)
     {
-        var entry = try entry(name)
-        if let update = entry.runningUpdate {
-            throw EngineError(
-                .busy, "\(name) is being delivered by \(update); wait for its end, or cancel it")
-        }
-        guard case .ready(let registered) = entry.state else {
-            throw EngineError(.busy, "\(name) is still being registered; wait for its end")
-        }
-        try forgetCompositions(with: name)
-        leases.end(incarnation: registered.incarnation)
+        var (entry, registered) = try removable(name)
         if let pull = entry.pull {
             // Memory is given back when nothing is written to it any more; its failure frees the name.
             pull.cancel()
             await pull.value
-            guard let rest = entries[name], rest.pull == nil, rest.runningUpdate == nil,
+            guard let rest = entries[name], rest.pull == nil,
                 case .ready(let left) = rest.state, left.incarnation == registered.incarnation
             else { return }
-            entry = rest
+            // It had ended well by then, and may have become a part of another one since.
+            (entry, registered) = try removable(name)
         }
         removeConsumed(entry)
         entries[name] = nil
@@ -128,6 +120,23 @@ extension CheckpointEngine {
             pool.releaseRetained()
         }
         gpus?.pinned.dropStale()
+    }
+
+    /// A checkpoint that nobody uses: what it is a part of is forgotten, and its leases have ended.
+    private func removable(_ name: CheckpointName) throws(EngineError) -> (
+        RegistryEntry, RegisteredCheckpoint
+    ) {
+        let entry = try entry(name)
+        if let update = entry.runningUpdate {
+            throw EngineError(
+                .busy, "\(name) is being delivered by \(update); wait for its end, or cancel it")
+        }
+        guard case .ready(let registered) = entry.state else {
+            throw EngineError(.busy, "\(name) is still being registered; wait for its end")
+        }
+        try forgetCompositions(with: name)
+        leases.end(incarnation: registered.incarnation)
+        return (entry, registered)
     }
 
     /// Deletes the source files in shared memory where that was asked for and an update has succeeded.

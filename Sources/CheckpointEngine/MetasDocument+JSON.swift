@@ -3,7 +3,7 @@ import CheckpointModel
 import CheckpointPull
 
 extension MetasDocument {
-    static let byteCountMax = 1 << 30
+    static let byteCountMax = 256 << 20
     private static let limits = JSONLimits(
         byteCountMax: byteCountMax, depthMax: 8, stringByteCountMax: 64 << 10)
     private static let rankMax = 1 << 24
@@ -72,7 +72,14 @@ extension MetasDocument.Source {
         } catch {
             throw JSONError(.unexpectedKind, "a daemon's \"url\": \(error)")
         }
-        self.init(url: address.url, checkpoint: try reader.string("checkpoint"))
+        self.init(
+            url: address.url, checkpoint: try reader.string("checkpoint"),
+            content: try object["content"].map { value throws(JSONError) in
+                guard case .string(let text) = value else {
+                    throw JSONError(.unexpectedKind, "\"content\" is no text")
+                }
+                return text
+            })
     }
 }
 

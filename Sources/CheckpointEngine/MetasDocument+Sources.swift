@@ -7,11 +7,19 @@ extension MetasDocument {
     /// The daemons that can be read from, each once.
     var sourceURLs: [String] {
         var urls: [String] = []
+        var known: Set<String> = []
         for rank in ranks.keys.sorted() {
-            guard let url = ranks[rank]?.source?.url, !urls.contains(url) else { continue }
+            guard let url = ranks[rank]?.source?.url, known.insert(url).inserted else { continue }
             urls.append(url)
         }
         return urls
+    }
+
+    /// What the bytes are at those daemons, if all say the same.
+    var content: String? {
+        let sources = ranks.values.compactMap(\.source)
+        let contents = Set(sources.map(\.content))
+        return contents.count == 1 ? contents.first ?? nil : nil
     }
 
     /// What the checkpoint is called at those daemons, if all say the same.

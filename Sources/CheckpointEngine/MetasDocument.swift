@@ -28,10 +28,13 @@ public struct MetasDocument: Codable, Hashable, Sendable {
         public let url: String
         /// The checkpoint's name there.
         public let checkpoint: String
+        /// Names its bytes, where they were known when the metas were gathered.
+        public let content: String?
 
-        public init(url: String, checkpoint: String) {
+        public init(url: String, checkpoint: String, content: String? = nil) {
             self.url = url
             self.checkpoint = checkpoint
+            self.content = content
         }
     }
 

@@ -72,6 +72,7 @@ extension EngineError {
         let code: Code =
             switch error.code {
             case .agentMissing, .system, .memoryInUse: .system
+            case .insufficientMemory: .insufficientMemory
             case .noSource, .sourceFailed, .invalidAnswer: .sourceFailed
             case .changed: .invalidCheckpoint
             case .cancelled: .cancelled

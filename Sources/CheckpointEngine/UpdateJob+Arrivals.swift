@@ -37,7 +37,7 @@ extension UpdateJob {
     private static func failure(_ error: PullError) -> WorkerError {
         let code: WorkerError.Code =
             switch error.code {
-            case .agentMissing, .system, .memoryInUse: .callFailed
+            case .agentMissing, .system, .memoryInUse, .insufficientMemory: .callFailed
             case .noSource, .sourceFailed, .invalidAnswer, .changed: .sourceFailed
             case .cancelled: .cancelled
             }

@@ -9,6 +9,9 @@ public final class ChunkChecksums: Sendable {
     private struct State {
         var values: [UInt32]
         var isKnown: [Bool]
+        var knownCount = 0
+        /// Over those that are known.
+        var content = ContentDigest()
         /// Which chunks are computed, or taken by a thread.
         var isTaken: [Bool]
         /// Where the next thread looks for chunks first: those that are asked for go before the others.
@@ -18,6 +21,13 @@ public final class ChunkChecksums: Sendable {
         var isClosed = false
         /// Why they cannot be computed.
         var failure: PullError?
+
+        mutating func note(_ chunk: Int, _ value: UInt32) {
+            if isKnown[chunk] { content.remove(chunk, values[chunk]) } else { knownCount += 1 }
+            content.add(chunk, value)
+            values[chunk] = value
+            isKnown[chunk] = true
+        }
     }
 
     /// Chunks that a thread takes at once.
@@ -42,10 +52,12 @@ public final class ChunkChecksums: Sendable {
 
     /// Keeps what a chunk was found to have.
     public func note(_ chunk: Int, _ value: UInt32) {
-        state.update { state in
-            state.values[chunk] = value
-            state.isKnown[chunk] = true
-        }
+        state.update { $0.note(chunk, value) }
+    }
+
+    /// The digest of the bytes; `nil` until all checksums are known.
+    public var content: String? {
+        state.update { $0.knownCount == grid.count ? $0.content.text : nil }
     }
 
     /// What a chunk has, where that is known by now.
@@ -146,10 +158,7 @@ public final class ChunkChecksums: Sendable {
             do throws(PullError) {
                 let values = try values(run, through: &buffer)
                 state.update { state in
-                    for (chunk, value) in zip(run, values) {
-                        state.values[chunk] = value
-                        state.isKnown[chunk] = true
-                    }
+                    for (chunk, value) in zip(run, values) { state.note(chunk, value) }
                 }
             } catch {
                 state.update { state in

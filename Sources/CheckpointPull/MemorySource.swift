@@ -16,13 +16,14 @@ public struct MemorySource: Hashable, Sendable {
 }
 
 extension PullOffer {
-    /// What lies in the memory of `sources`. Fails where the catalog's tensors do not fit its shards, or a
-    /// session is none of host and port.
+    /// What lies in the memory of `sources`. Fails where the catalog's tensors have more bytes than its shards,
+    /// there are too many sources, or a session is none of host and port.
     public init?(
         _ catalog: Catalog, sources: [MemorySource], request: PullRequest, client: SourceClient
     ) {
         let ranges = catalog.tensors.map { ShardRange(shard: $0.shard, range: $0.range) }
-        guard let grid = ChunkGrid(shardByteCounts: catalog.shards.map(\.byteCount)),
+        guard sources.count <= PullRequest.sourceCountMax, Self.doNotOverlap(catalog),
+            let grid = ChunkGrid(shardByteCounts: catalog.shards.map(\.byteCount)),
             let order = PullOrder(grid: grid, ranges: ranges),
             sources.allSatisfy({ (try? NetworkAddress($0.session)) != nil })
         else { return nil }
@@ -41,7 +42,7 @@ extension PullRun {
             sources[address.url] == nil
         else { return }
         let addresses = grid.shardByteCounts.indices.map { source.addresses[$0] ?? 0 }
-        var known = PulledSource(address: address)
+        var known = PulledSource(address: address, isNamed: true)
         known.lease = SourceLease(
             id: "",
             state: LeaseState(

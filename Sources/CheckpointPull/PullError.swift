@@ -11,6 +11,8 @@ public struct PullError: Error, Sendable, Hashable {
         case invalidAnswer
         /// Local memory cannot be used.
         case system
+        /// The file system of the local memory is full.
+        case insufficientMemory
         /// Local memory may be written to still, and is not to be used again.
         case memoryInUse
         /// A file that is used in place is not the one any more that was registered.

@@ -1,5 +1,7 @@
 public import CheckpointModel
+import CheckpointNative
 public import CheckpointPlan
+import CheckpointWorker
 
 /// What shall be read, and from whom.
 public struct PullRequest: Sendable {
@@ -8,6 +10,8 @@ public struct PullRequest: Sendable {
     public let sources: [SourceAddress]
     /// The URL under which others can read from this host meanwhile; `nil` when they cannot.
     public let reader: String?
+    /// What the metas say that the bytes are (``ContentDigest``); `nil` where nobody says.
+    public let content: String?
     /// How long nothing may arrive before the pull fails.
     public let stallTimeout: Duration
 
@@ -19,11 +23,12 @@ public struct PullRequest: Sendable {
 
     public init(
         checkpoint: CheckpointName, sources: [SourceAddress], reader: String? = nil,
-        stallTimeout: Duration = Self.stallTimeoutDefault
+        content: String? = nil, stallTimeout: Duration = Self.stallTimeoutDefault
     ) {
         self.checkpoint = checkpoint
         self.sources = sources
         self.reader = reader
+        self.content = content
         self.stallTimeout = stallTimeout
     }
 }
@@ -92,26 +97,37 @@ public struct PullOffer: Sendable {
         _ source: SourceAddress, _ request: PullRequest, _ client: SourceClient
     ) async throws(SourceClient.Refusal) -> PullOffer {
         let lease = try await client.begin(request.checkpoint, at: source, reader: nil)
-        let tensors: [TensorEntry]
+        let catalog: [UInt8]
         do throws(SourceClient.Refusal) {
-            tensors = try await client.tensors(of: lease.id, at: source)
+            catalog = try await client.catalog(of: lease.id, at: source)
         } catch {
             await client.end(lease.id, at: source)
             throw error
         }
         await client.end(lease.id, at: source)
+        // It may have a million tensors.
+        return try await BlockingThread.run("ckpt-catalog") {
+            Result { () throws(SourceClient.Refusal) in
+                try PullOffer(catalog, lease, from: source, request, client)
+            }
+        }.get()
+    }
+}
+
+extension PullOffer {
+    /// Reads the catalog that a source has sent.
+    private init(
+        _ bytes: [UInt8], _ lease: SourceLease, from source: SourceAddress, _ request: PullRequest,
+        _ client: SourceClient
+    ) throws(SourceClient.Refusal) {
+        let tensors: [TensorEntry]
+        do throws(WorkerError) {
+            tensors = try CatalogMessage.rows(of: bytes)
+        } catch {
+            throw .refused("\(source) sent a catalog that cannot be read: \(error.message)")
+        }
         guard !tensors.isEmpty else {
             throw .refused("\(source) has a checkpoint without tensors")
-        }
-        guard
-            let grid = ChunkGrid(
-                shardByteCounts: lease.shardByteCounts, chunkByteCount: lease.chunkByteCount),
-            let order = PullOrder(
-                grid: grid,
-                ranges: tensors.map { ShardRange(shard: $0.shard, range: $0.range) }),
-            Set(tensors.map { ExactString($0.name) }).count == tensors.count
-        else {
-            throw .refused("\(source) sent a catalog whose tensors do not fit their shards")
         }
         let shards = lease.shardByteCounts.enumerated().map { index, byteCount in
             Catalog.Shard(name: "shard-\(index)", byteCount: byteCount)
@@ -122,9 +138,28 @@ public struct PullOffer: Sendable {
         } catch {
             throw .refused("\(source) sent an impossible catalog: \(error)")
         }
-        return PullOffer(
-            catalog: catalog, order: order,
-            digest: lease.digest, memory: [], request: request, client: client)
+        guard Self.doNotOverlap(catalog),
+            let grid = ChunkGrid(
+                shardByteCounts: lease.shardByteCounts, chunkByteCount: lease.chunkByteCount),
+            let order = PullOrder(
+                grid: grid,
+                ranges: tensors.map { ShardRange(shard: $0.shard, range: $0.range) }),
+            Set(tensors.map { ExactString($0.name) }).count == tensors.count
+        else {
+            throw .refused("\(source) sent a catalog whose tensors do not fit their shards")
+        }
+        self.init(
+            catalog: catalog, order: order, digest: lease.digest, memory: [], request: request,
+            client: client)
+    }
+
+    /// Whether the tensors have no more bytes than the shards that they lie in. Else they overlap, and to look
+    /// at the chunks of each could take for ever.
+    static func doNotOverlap(_ catalog: Catalog) -> Bool {
+        guard let tensors = ByteCount.sum(catalog.tensors.lazy.map(\.range.byteCount)),
+            let shards = ByteCount.sum(catalog.shards.lazy.map(\.byteCount))
+        else { return false }
+        return tensors.value <= shards.value
     }
 }
 

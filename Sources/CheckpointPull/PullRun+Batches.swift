@@ -13,7 +13,7 @@ extension PullRun {
     /// Starts all batches that can be read now.
     func pump() {
         guard !isOver else { return }
-        while let batch = schedule.next(at: seconds) {
+        while canBeChecked, let batch = schedule.next(at: seconds) {
             guard let url = active[batch.source], let lease = sources[url]?.lease,
                 lease.state.endpoints.indices.contains(batch.sourceEndpoint)
             else {
@@ -96,7 +96,7 @@ extension PullRun {
         }
         if !right.isEmpty { lastArrival = .now }
         target.feed.insert(right)
-        if schedule.isComplete { return end(.success(())) }
+        if schedule.isComplete { return end(checkedContent()) }
         if !wrong.isEmpty { delivered(wrongBytesFrom: url, wrong.count) }
         pump()
     }
@@ -104,6 +104,10 @@ extension PullRun {
     private func failed(_ batch: PullBatch, _ url: String, _ error: TransferError) {
         // One that has ended with its agent is others' by now.
         guard !isOver, schedule.isUnderWay(batch.id) else { return }
+        // No source is to blame then, and no other one would do better.
+        if let shortage = MemoryShortage.found(in: target.locations) {
+            return end(.failure(shortage))
+        }
         switch error.code {
         case .failed:
             // An answer: the agent writes no more of it.

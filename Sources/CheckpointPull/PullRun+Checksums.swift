@@ -2,6 +2,64 @@ import CheckpointPlan
 
 /// How a pull learns what the chunks have to be.
 extension PullRun {
+    /// Whether somebody tells what the bytes have to be, so that it is of use to read them.
+    var canBeChecked: Bool {
+        !offer.memory.isEmpty || truth.isWhole
+            || sources.values.contains { $0.isNamed && $0.lease != nil }
+    }
+
+    /// Asks for all checksums ahead of the bytes, so that others can bring the rest when the source that decides
+    /// is gone.
+    func learnTruth() async {
+        var blocks = Set<Int>()
+        let wanted = offer.order.chunks.map { $0 / ChecksumTruth.blockCount }.filter {
+            blocks.insert($0).inserted
+        }
+        truth.wantedBlockCount = wanted.count
+        while !isOver, !truth.isWhole {
+            for block in wanted where truth.blocks[block] == nil || !truth.isProven {
+                // What is not there yet is waited for by whoever needs it.
+                guard let source = truth.source, let lease = sources[source]?.lease,
+                    lease.state.arrived == nil, await self.block(block) != nil, !isOver
+                else { break }
+            }
+            do { try await Task.sleep(for: Self.learnInterval) } catch { return }
+        }
+    }
+
+    private static let learnInterval = Duration.milliseconds(500)
+
+    /// The end of a pull that has read everything: what is here has to be what the source says that it has.
+    func checkedContent() -> Result<Void, PullError> {
+        guard let expected = truth.content, let found = target.checksums.content, expected != found
+        else { return .success(()) }
+        return .failure(
+            PullError(
+                .sourceFailed,
+                "what was read of \(offer.request.checkpoint) has the content digest \(found), not the "
+                    + "\(expected) of \(truth.source ?? "its source"): pull it again"))
+    }
+
+    /// Takes what a source says that its bytes are; `false` when it is given up for that.
+    func take(content: String?, of url: String) -> Bool {
+        guard let content, let source = sources[url] else { return true }
+        if let known = source.content, known != content {
+            giveUp(url, "\(url) has changed the bytes of \(offer.request.checkpoint)")
+            return false
+        }
+        sources[url]?.content = content
+        let expected = truth.content ?? offer.request.content
+        guard expected ?? content == content else {
+            giveUp(
+                url,
+                "\(url) has other bytes under the name \(offer.request.checkpoint) than "
+                    + (truth.content == nil ? "the metas say; gather them again" : "others have"))
+            return false
+        }
+        if truth.source == url { truth.content = content }
+        return true
+    }
+
     /// What the chunks have to be, as long as the generation is the truth's; `nil` when nobody tells now.
     func expectedChecksums(_ chunks: [Int], beside url: String) async -> (
         generation: Int, values: [UInt32]
@@ -18,7 +76,7 @@ extension PullRun {
         return (generation, values)
     }
 
-    private func block(_ block: Int, beside url: String) async -> [UInt32]? {
+    private func block(_ block: Int, beside url: String? = nil) async -> [UInt32]? {
         if truth.isProven, let known = truth.blocks[block] { return known }
         guard let source = truth.source ?? successor(beside: url) else { return nil }
         let generation = truth.generation
@@ -84,15 +142,23 @@ extension PullRun {
         return true
     }
 
-    /// Whose checksums count when those of the first source are not to be had any more: a source that has
-    /// everything, if there is one.
-    private func successor(beside url: String) -> String? {
-        let leased = sources.values.filter { $0.lease != nil }
+    /// Whose checksums count when those of the first source are not to be had any more: one that was named, and
+    /// that has everything, if there is one.
+    private func successor(beside url: String?) -> String? {
+        let leased = sources.values.filter { $0.isNamed && $0.lease != nil }
         let complete = leased.filter { $0.lease?.state.arrived == nil }
         let candidates = (complete.isEmpty ? leased : complete).map(\.address.url)
-        let next = candidates.contains(url) ? url : candidates.first
-        next.map { truth.adopt($0) }
+        let next = url.flatMap { candidates.contains($0) ? $0 : nil } ?? candidates.first
+        next.map(decide)
         return next
+    }
+
+    /// Lets a source that was named tell what the bytes have to be.
+    func decide(_ url: String) {
+        truth.adopt(url)
+        // As long as nothing is here any version will do.
+        if truth.arrivedBlocks.isEmpty { truth.content = nil }
+        truth.content = truth.content ?? sources[url]?.content
     }
 }
 
@@ -102,10 +168,14 @@ struct ChecksumTruth: Sendable {
 
     var source: String?
     var blocks: [Int: [UInt32]] = [:]
+    /// What the source says that its bytes are.
+    var content: String?
     /// The blocks of chunks that have arrived.
     var arrivedBlocks: Set<Int> = []
     /// Whether the source has what has arrived before it decided.
     var isProven = false
+    /// How many blocks the pull needs; `nil` before that has been counted.
+    var wantedBlockCount: Int?
     /// How many sources have decided.
     private(set) var generation = 0
 
@@ -117,6 +187,9 @@ struct ChecksumTruth: Sendable {
         isProven = false
         generation += 1
     }
+
+    /// Whether all checksums are known, so that no source is needed for them.
+    var isWhole: Bool { isProven && wantedBlockCount.map { blocks.count >= $0 } ?? false }
 
     static func chunks(of block: Int, in grid: ChunkGrid) -> Range<Int> {
         (block * blockCount)..<min((block + 1) * blockCount, grid.count)

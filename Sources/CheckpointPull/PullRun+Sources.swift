@@ -10,12 +10,21 @@ extension PullRun {
     /// Wrong bytes may come from a version that is being replaced; more often they mean a defect.
     private static let wrongCountMax = 3
 
+    /// Sources that were not named and are followed at a time, and in all.
+    private static let toldCountMax = 64
+    private static let knownCountMax = 2 * PullRequest.sourceCountMax
+
     /// Begins to follow a source, unless it is known.
-    func add(_ address: SourceAddress) {
-        guard sources[address.url] == nil, sources.count < PullRequest.sourceCountMax,
+    func add(_ address: SourceAddress, isNamed: Bool) {
+        guard sources[address.url] == nil, sources.count < Self.knownCountMax,
             address.url != offer.request.reader
         else { return }
-        sources[address.url] = PulledSource(address: address)
+        guard
+            isNamed
+                || sources.values.count(where: { !$0.isNamed && $0.isWorthwhile })
+                    < Self.toldCountMax
+        else { return }
+        sources[address.url] = PulledSource(address: address, isNamed: isNamed)
         followers.append(Task { await self.follow(address) })
     }
 
@@ -52,7 +61,8 @@ extension PullRun {
             if let lease = sources[url]?.lease {
                 do throws(SourceClient.Refusal) {
                     let state = try await offer.client.renew(
-                        lease.id, at: address, timeout: offer.request.silenceMax)
+                        lease.id, received: sources[url]?.byteCount ?? 0, at: address,
+                        timeout: offer.request.silenceMax)
                     return note(state, of: url)
                 } catch .refused(let why) {
                     // It may have ended while this process stood still: a new one tells.
@@ -128,10 +138,12 @@ extension PullRun {
                 let address = try? SourceAddress(
                     url: reader, token: sources[url]?.address.token)
             else { continue }
-            add(address)
+            add(address, isNamed: false)
         }
+        guard take(content: state.content, of: url) else { return Self.retryInterval }
         // One that is read decides, not one whose turn it is not: that may have another version.
-        if truth.source == nil, state.isActive, state.arrived == nil { truth.adopt(url) }
+        let mayDecide = sources[url]?.isNamed == true && state.isActive && state.arrived == nil
+        if mayDecide, truth.source == nil, !truth.isWhole { decide(url) }
         guard state.isActive else {
             stopReading(url)
             // Somebody else reads there: it is no fault of anyone that nothing comes.

@@ -122,9 +122,10 @@ public actor PullRun {
     private func work() async {
         if schedule.isComplete { end(.success(())) }
         if outcome == nil {
-            for source in offer.request.sources { add(source) }
+            for source in offer.request.sources { add(source, isNamed: true) }
             for source in offer.memory { add(source) }
             tasks.append(Task { await self.watch() })
+            if offer.memory.isEmpty { tasks.append(Task { await self.learnTruth() }) }
             target.room?.follow { count in Task { await self.open(released: count) } }
             for await _ in ended.stream {}
             target.room?.follow(nil)
@@ -180,6 +181,9 @@ public actor PullRun {
             if schedule.waitsForRoom { lastArrival = .now }
             let idle = lastArrival.duration(to: .now)
             if idle >= offer.request.stallTimeout { return end(.failure(stalled(idle))) }
+            if !canBeChecked, !sources.values.contains(where: { $0.isNamed && $0.isWorthwhile }) {
+                return end(.failure(stalled(idle)))
+            }
             if !sources.values.contains(where: \.isWorthwhile) {
                 return end(.failure(stalled(idle)))
             }

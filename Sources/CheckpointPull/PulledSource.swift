@@ -1,6 +1,9 @@
 /// A source as a pull knows it.
 struct PulledSource: Sendable {
     let address: SourceAddress
+    /// Whether the request named it, or the metas did. Another source has only told of the others: they bring
+    /// bytes, and those that were named tell what these have to be.
+    let isNamed: Bool
     var lease: SourceLease?
     /// Its number in the schedule while it is read.
     var number: Int?
@@ -16,6 +19,8 @@ struct PulledSource: Sendable {
     var isDoubted = false
     /// The registration whose bytes have been read.
     var incarnation: String?
+    /// What it says that its bytes are.
+    var content: String?
     var byteCount = 0
     /// The blocks of checksums that it is asked for just now.
     var asked: [Int: Task<Result<[UInt32], SourceClient.Refusal>, Never>] = [:]

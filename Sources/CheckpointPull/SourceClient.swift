@@ -1,6 +1,7 @@
 import AsyncHTTPClient
 import CheckpointJSON
 import CheckpointModel
+import CheckpointNative
 import CheckpointWorker
 import NIOCore
 import NIOHTTP1
@@ -17,7 +18,12 @@ public struct SourceClient: Sendable {
 
     private static let callTimeout = Duration.seconds(5)
     private static let catalogTimeout = Duration.seconds(60)
-    private static let answerByteCountMax = 1 << 30
+    /// Bytes of an answer at most.
+    private static let leaseByteCountMax = 64 << 20
+    private static let catalogByteCountMax = 256 << 20
+    private static let otherByteCountMax = 1 << 20
+    /// What is longer is not parsed on a thread that others wait for.
+    private static let inlineByteCountMax = 64 << 10
 
     private let client: HTTPClient
 
@@ -39,27 +45,31 @@ public struct SourceClient: Sendable {
         let members: [(String, JSONValue)] = reader.map { [("reader", .string($0))] } ?? []
         let bytes = try await call(
             .POST, "/v1/checkpoints/\(checkpoint)/leases", of: source,
-            body: .object(JSONObject(members)), timeout: Self.catalogTimeout)
-        return try parsed(source) { () throws(JSONError) in try SourceLease(bytes) }
-    }
-
-    /// What the tensors are, in the order of delivery.
-    func tensors(of lease: String, at source: SourceAddress) async throws(Refusal) -> [TensorEntry]
-    {
-        let bytes = try await call(
-            .GET, "/v1/leases/\(lease)/catalog", of: source, timeout: Self.catalogTimeout)
-        do throws(WorkerError) {
-            return try CatalogMessage.rows(of: bytes)
-        } catch {
-            throw .refused("\(source) sent a catalog that cannot be read: \(error.message)")
+            body: .object(JSONObject(members)), timeout: Self.catalogTimeout,
+            byteCountMax: Self.leaseByteCountMax)
+        return try await parsed(bytes, of: source) { bytes throws(JSONError) in
+            try SourceLease(bytes)
         }
     }
 
-    func renew(_ lease: String, at source: SourceAddress, timeout: Duration)
+    /// What the tensors are, in the order of delivery, as the source has written it.
+    func catalog(of lease: String, at source: SourceAddress) async throws(Refusal) -> [UInt8] {
+        try await call(
+            .GET, "/v1/leases/\(lease)/catalog", of: source, timeout: Self.catalogTimeout,
+            byteCountMax: Self.catalogByteCountMax)
+    }
+
+    /// Goes on with a lease, of which so many bytes have come.
+    func renew(_ lease: String, received: Int = 0, at source: SourceAddress, timeout: Duration)
         async throws(Refusal) -> LeaseState
     {
-        let bytes = try await call(.POST, "/v1/leases/\(lease)", of: source, timeout: timeout)
-        return try parsed(source) { () throws(JSONError) in try LeaseState(bytes) }
+        let body = JSONObject([("received", .integer(JSONInteger(received)))])
+        let bytes = try await call(
+            .POST, "/v1/leases/\(lease)", of: source, body: .object(body), timeout: timeout,
+            byteCountMax: Self.leaseByteCountMax)
+        return try await parsed(bytes, of: source) { bytes throws(JSONError) in
+            try LeaseState(bytes)
+        }
     }
 
     func end(_ lease: String, at source: SourceAddress) async {
@@ -69,7 +79,9 @@ public struct SourceClient: Sendable {
     /// The metas that a daemon has gathered, as JSON.
     public func metas(of source: SourceAddress) async throws(PullError) -> [UInt8] {
         do throws(Refusal) {
-            return try await call(.GET, "/v1/metas", of: source, timeout: Self.catalogTimeout)
+            return try await call(
+                .GET, "/v1/metas", of: source, timeout: Self.catalogTimeout,
+                byteCountMax: Self.catalogByteCountMax)
         } catch {
             throw PullError(.noSource, error.message)
         }
@@ -90,11 +102,15 @@ public struct SourceClient: Sendable {
         }
     }
 
-    private func parsed<Value>(
-        _ source: SourceAddress, _ body: () throws(JSONError) -> Value
-    ) throws(Refusal) -> Value {
+    private func parsed<Value: Sendable>(
+        _ bytes: [UInt8], of source: SourceAddress,
+        _ body: @escaping @Sendable ([UInt8]) throws(JSONError) -> Value
+    ) async throws(Refusal) -> Value {
         do throws(JSONError) {
-            return try body()
+            guard bytes.count > Self.inlineByteCountMax else { return try body(bytes) }
+            return try await BlockingThread.run("ckpt-answer") {
+                Result { () throws(JSONError) in try body(bytes) }
+            }.get()
         } catch {
             throw .refused(
                 "\(source) sent an answer that is none of the protocol (\(error)); install the same "
@@ -108,7 +124,7 @@ public struct SourceClient: Sendable {
 extension SourceClient {
     private func call(
         _ method: HTTPMethod, _ path: String, of source: SourceAddress, body: JSONValue? = nil,
-        timeout: Duration = Self.callTimeout
+        timeout: Duration = Self.callTimeout, byteCountMax: Int = Self.otherByteCountMax
     ) async throws(Refusal) -> [UInt8] {
         var request = HTTPClientRequest(url: source.origin.appending(path: path))
         request.method = method
@@ -119,7 +135,8 @@ extension SourceClient {
             request.headers.add(name: "content-type", value: "application/json")
             request.body = .bytes(ByteBuffer(bytes: body.encoded()))
         }
-        let (status, bytes) = try await answer(to: request, of: source, timeout: timeout)
+        let (status, bytes) = try await answer(
+            to: request, of: source, timeout: timeout, byteCountMax: byteCountMax)
         guard (200..<300).contains(status) else {
             let text = Self.message(bytes)
             // A gateway or an overload passes; that something is missing there does not.
@@ -133,12 +150,13 @@ extension SourceClient {
     }
 
     private func answer(
-        to request: HTTPClientRequest, of source: SourceAddress, timeout: Duration
+        to request: HTTPClientRequest, of source: SourceAddress, timeout: Duration,
+        byteCountMax: Int
     ) async throws(Refusal) -> (status: Int, bytes: [UInt8]) {
         let answer: HTTPExchange.Answer
         do {
             answer = try await HTTPExchange.perform(
-                request, with: client, timeout: timeout, byteCountMax: Self.answerByteCountMax)
+                request, with: client, timeout: timeout, byteCountMax: byteCountMax)
         } catch {
             throw .unreachable(
                 error as? HTTPClientError == .deadlineExceeded
@@ -146,7 +164,7 @@ extension SourceClient {
                     : "\(source) cannot be reached: \(error)")
         }
         guard answer.isWhole else {
-            throw .refused("\(source) sent an answer without end")
+            throw .refused("\(source) sent an answer of more than \(byteCountMax) bytes")
         }
         return (answer.status, answer.bytes)
     }

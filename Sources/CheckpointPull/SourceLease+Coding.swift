@@ -30,6 +30,8 @@ extension LeaseState {
         } else {
             writer.null()
         }
+        writer.key("content")
+        if let content { writer.string(content) } else { writer.null() }
         writer.key("endpoints")
         writer.beginArray()
         for endpoint in endpoints { endpoint.write(&writer) }
@@ -66,6 +68,7 @@ extension LeaseState {
             return text
         }
         arrived = try Self.runs(try reader.value("arrived"))
+        content = try LeaseText.content(try reader.value("content"))
         endpoints = try reader.array("endpoints").map { value throws(JSONError) in
             guard case .object(let object) = value else {
                 throw LeaseText.wrong("endpoints", "objects")
@@ -85,13 +88,16 @@ extension LeaseState {
         guard case .array(let elements) = value, elements.count <= runCountMax else {
             throw LeaseText.wrong("arrived", "runs of chunks or null")
         }
+        var end = 0
         return try elements.map { element throws(JSONError) in
+            // One behind the other, so that together they are no longer than the order.
             guard case .array(let pair) = element, pair.count == 2,
                 case .integer(let place) = pair[0], case .integer(let length) = pair[1],
-                let first = place.value(in: 0...ChunkGrid.countMax),
+                let first = place.value(in: end...max(end, ChunkGrid.countMax)),
                 let count = length.value(in: 1...ChunkGrid.countMax)
-            else { throw LeaseText.wrong("arrived", "pairs of a place and a count") }
-            return first..<(first + count)
+            else { throw LeaseText.wrong("arrived", "pairs of a place and a count that rise") }
+            end = first + count
+            return first..<end
         }
     }
 }
@@ -191,6 +197,19 @@ private enum LeaseText {
             UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"):
             true
         default: false
+        }
+    }
+
+    private static let contentByteCountMax = 128
+
+    static func content(_ value: JSONValue) throws(JSONError) -> String? {
+        switch value {
+        case .null: return nil
+        case .string(let text)
+        where (1...contentByteCountMax).contains(text.utf8.count)
+            && text.utf8.allSatisfy(isAllowedInID):
+            return text
+        default: throw wrong("content", "a digest or null")
         }
     }
 

@@ -21,21 +21,25 @@ public struct LeaseState: Hashable, Sendable {
     /// Whether this reader reads now. A source is read by one at a time; the others wait for their turn and
     /// read from ``readers`` meanwhile.
     public let isActive: Bool
-    /// Other readers of the same bytes that can be read from, as URLs of their daemons.
+    /// Other readers of the same bytes that can be read from, as URLs of their daemons. They carry bytes; what
+    /// the bytes have to be they are not asked.
     public let readers: [String]
-    /// Which chunks are there, as runs of places in the order of delivery; `nil` for all.
+    /// Which chunks are there, as runs of places in the order of delivery, which rise; `nil` for all.
     public let arrived: [Range<Int>]?
+    /// Names the bytes (``ContentDigest``); `nil` until the source knows all their checksums.
+    public let content: String?
     /// The source's transfer engines, which are read at once; at least one.
     public let endpoints: [SourceEndpoint]
 
     public init(
         secondsLeft: Double, isActive: Bool, readers: [String], arrived: [Range<Int>]?,
-        endpoints: [SourceEndpoint]
+        content: String? = nil, endpoints: [SourceEndpoint]
     ) {
         self.secondsLeft = secondsLeft
         self.isActive = isActive
         self.readers = readers
         self.arrived = arrived
+        self.content = content
         self.endpoints = endpoints
     }
 
@@ -47,7 +51,7 @@ public struct LeaseState: Hashable, Sendable {
 
 /// The beginning of a lease: its state, and what is read.
 public struct SourceLease: Hashable, Sendable {
-    public static let version = 1
+    public static let version = 2
 
     public let id: String
     public let state: LeaseState

@@ -30,7 +30,7 @@ struct LeaseRouteTests {
             let lease = try await client.post(
                 "/v1/checkpoints/step/leases", #"{"reader":"http://reader:1"}"#)
             #expect(lease.status == 200, "\(lease.body)")
-            #expect(lease["version"] == .integer(1) && lease["active"] == .bool(true))
+            #expect(lease["version"] == .integer(2) && lease["active"] == .bool(true))
             #expect(lease["arrived"] == .null && lease["readers"] == .array([]))
             #expect(lease["chunk_bytes"] == .integer(1 << 20))
             #expect(lease["expires_in"] == .number(10) || lease["expires_in"] == .integer(10))
@@ -52,6 +52,14 @@ struct LeaseRouteTests {
                 #expect(response.status == .ok)
                 #expect(response.headers[.contentType] == "application/octet-stream")
                 #expect(response.body.readableBytes == 4 * chunkCount)
+            }
+            // All checksums are known by now, and so is what the bytes are.
+            #expect(lease["content"] == .null)
+            let known = try await client.post("/v1/leases/\(id)", #"{"received":1048576}"#)
+            #expect(known.status == 200 && !known.string("content").isEmpty)
+            for wrong in ["-1", "1.5", #""1""#, "9223372036854775807"] {
+                let answer = try await client.post("/v1/leases/\(id)", #"{"received":\#(wrong)}"#)
+                #expect(answer.status == 400)
             }
             let ended = try await client.delete("/v1/leases/\(id)")
             #expect(ended.status == 200 && ended.string("lease") == id)
@@ -106,8 +114,9 @@ struct LeaseRouteTests {
     }
 
     private static let wrongReaders = [
-        (#"{"reader":"ftp://a"}"#, "none of host and port"), (#"{"reader":7}"#, "reader"),
-        (#"{"reader":"http://a/b"}"#, "none of host and port"), (#"{"more":1}"#, "more"),
+        (#"{"reader":"ftp://a"}"#, "not of the form http://HOST:PORT"),
+        (#"{"reader":7}"#, "reader"),
+        (#"{"reader":"http://a/b"}"#, "a daemon is at http://HOST:PORT"), (#"{"more":1}"#, "more"),
         ("", "empty"),
         ("[]", "expected a JSON object"),
     ]
@@ -191,7 +200,7 @@ struct LeaseRouteTests {
     private static let wrongPulls = [
         ("{}", "no source was named"), (#"{"sources":[]}"#, "no source was named"),
         (#"{"sources":["http://a"]}"#, "sources[0]"), (#"{"sources":[{}]}"#, "url"),
-        (#"{"sources":[{"url":"a"}]}"#, "no daemon's URL"),
+        (#"{"sources":[{"url":"a"}]}"#, "not of the form http://HOST:PORT"),
         (#"{"sources":[{"url":"http://a","x":1}]}"#, "sources[0].x"),
         (#"{"sources":[{"url":"http://a","token":1}]}"#, "token"),
         (#"{"sources":[{"url":"http://a"}],"stall_timeout":0}"#, "stall_timeout"),

@@ -67,6 +67,8 @@ final class FakeSource: Sendable {
         var readers: [String] = []
         /// Runs of places; `nil` for all.
         var arrived: [Range<Int>]?
+        /// What it says that its bytes are.
+        var content: String?
         var token: String?
         /// Answers everything with this status.
         var status: Int?
@@ -83,6 +85,8 @@ final class FakeSource: Sendable {
         var cutsRenewals = false
         /// The `reader` of each lease that was begun.
         var seenReaders: [String?] = []
+        /// How many bytes the last renewal said that the reader has.
+        var received: Int?
         var requests: [String] = []
     }
 
@@ -227,7 +231,10 @@ final class FakeSource: Sendable {
                     try await Task.sleep(for: .seconds(600))
                     try await writer.finish(nil)
                 })
-        case (.post, 3): return Self.bytes(leaseState(seen).encoded())
+        case (.post, 3):
+            let body = String(buffer: try await request.body.collect(upTo: 1 << 10))
+            update { $0.received = Int(body.filter(\.isNumber)) }
+            return Self.bytes(leaseState(seen).encoded())
         case (.get, 4): return Self.bytes(CatalogMessage.body(content.tensors))
         case (.get, 6):
             try await Task.sleep(for: seen.checksumDelay)
@@ -260,7 +267,7 @@ final class FakeSource: Sendable {
     private func leaseState(_ state: State) -> LeaseState {
         LeaseState(
             secondsLeft: 10, isActive: state.isActive, readers: state.readers,
-            arrived: state.arrived,
+            arrived: state.arrived, content: state.content,
             endpoints: endpointPorts.prefix(state.endpointCount).map { port in
                 SourceEndpoint(
                     session: "127.0.0.1:\(port)",

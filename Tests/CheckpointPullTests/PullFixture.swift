@@ -41,12 +41,12 @@ struct PullFixture: Sendable {
 
     func request(
         _ sources: [FakeSource], stall: Duration = .seconds(20), reader: String? = nil,
-        token: String? = nil
+        token: String? = nil, content: String? = nil
     ) throws -> PullRequest {
         PullRequest(
             checkpoint: name,
             sources: try sources.map { try SourceAddress(url: $0.url, token: token) },
-            reader: reader, stallTimeout: stall)
+            reader: reader, content: content, stallTimeout: stall)
     }
 
     func offer(_ request: PullRequest) async throws(PullError) -> PullOffer {

@@ -11,7 +11,7 @@ struct SourceLeaseTests {
     {
         LeaseState(
             secondsLeft: 9.5, isActive: true, readers: ["http://a:1", "http://[::1]:2"],
-            arrived: arrived,
+            arrived: arrived, content: "c0-1",
             endpoints: [SourceEndpoint(session: "h:1", addresses: [0, 1, 1 << 62])])
     }
 
@@ -23,6 +23,7 @@ struct SourceLeaseTests {
         for arrived: [Range<Int>]? in [nil, [], [0..<1], [3..<4, 9..<20]] {
             let state = Self.state(arrived)
             #expect(try LeaseState(state.encoded()) == state)
+            #expect(try LeaseState(state.encoded()).content == "c0-1")
         }
         #expect(try SourceLease(Self.lease.encoded()) == Self.lease)
         // A daemon may tell whole seconds without a point.
@@ -68,7 +69,10 @@ struct SourceLeaseTests {
         (#"[[0,1]"#, #"[[1.5,1]"#), (#""session":"h:1""#, #""session":null"#),
         (#""addresses":[0,"#, #""addresses":[-1,"#), (#""addresses":[0,"#, #""addresses":["0","#),
         (#""addresses":[0,"#, #""addresses":[9223372036854775808,"#),
-        (#""addresses":[0,"#, #""addresses":[[0],"#),
+        (#""addresses":[0,"#, #""addresses":[[0],"#), (#"[[0,1]"#, #"[[0,1],[0,1]"#),
+        (#"[[0,1]"#, #"[[0,6]"#), (#""content":"c0-1""#, #""content":1"#),
+        (#""content":"c0-1""#, #""content":"""#), (#""content":"c0-1""#, #""content":"a b""#),
+        (#""content":"c0-1","#, ""),
     ])
     func wrongStatesAreRefused(_ right: String, _ wrong: String) throws {
         let text = String(decoding: Self.state().encoded(), as: UTF8.self)
@@ -82,7 +86,7 @@ struct SourceLeaseTests {
     }
 
     @Test(arguments: [
-        (#""version":1"#, #""version":2"#), (#""version":1"#, #""version":"1""#),
+        (#""version":2"#, #""version":1"#), (#""version":2"#, #""version":"2""#),
         (#""lease":"lease-1""#, #""lease":"""#), (#""lease":"lease-1""#, #""lease":"a/b""#),
         (#""lease":"lease-1""#, #""lease":"a?b""#), (#""lease":"lease-1""#, #""lease":"a b""#),
         (#""lease":"lease-1""#, #""lease":"é""#), (#""lease":"lease-1""#, #""lease":7"#),

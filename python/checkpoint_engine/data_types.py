@@ -69,11 +69,12 @@ class MemoryBuffer:
 class DaemonSource:
     """The daemon that a rank's tensors can be read from, and what their checkpoint is called there.
 
-    ``url`` is ``http://HOST:PORT``.
+    ``url`` is ``http://HOST:PORT``; ``content`` names the bytes, where they were known.
     """
 
     url: str
     checkpoint: str
+    content: str | None = None
 
 
 @dataclass

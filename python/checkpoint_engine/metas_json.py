@@ -4,7 +4,8 @@ The form is ``{"0": {"p2p_store_addr": null, "memory_buffer_metas_list": [{"meta
 "dtype": "torch.bfloat16", "shape": [2, 3], "aligned_size": 256}], "ptr": 0, "size": 256}],
 "rdma_device": ""}}``, by rank. Files of the PyPI package's JSON form are read as well. Where other
 hosts can read a rank's tensors, it has one key more, which PyPI's package passes over:
-``"checkpoint_engine": {"url": "http://10.0.0.1:19731", "checkpoint": "step-100"}``.
+``"checkpoint_engine": {"url": "http://10.0.0.1:19731", "checkpoint": "step-100"}``, and in it
+``"content"``, which names the bytes, where they were known.
 """
 
 from __future__ import annotations
@@ -82,7 +83,10 @@ def _list_values(item: MemoryBufferMetaList) -> dict[str, Any]:
         "rdma_device": item.rdma_device,
     }
     if (source := item.checkpoint_engine) is not None:
-        values["checkpoint_engine"] = {"url": source.url, "checkpoint": source.checkpoint}
+        told = {"url": source.url, "checkpoint": source.checkpoint}
+        if source.content is not None:
+            told["content"] = source.content
+        values["checkpoint_engine"] = told
     return values
 
 
@@ -124,13 +128,15 @@ def _list(value: object, what: str) -> MemoryBufferMetaList:
 def _source(value: object, what: str) -> DaemonSource | None:
     if value is None:
         return None
-    fields = _fields(value, f"'checkpoint_engine' of {what}", {"url", "checkpoint"})
-    url, checkpoint = fields["url"], fields["checkpoint"]
+    fields = _fields(value, f"'checkpoint_engine' of {what}", {"url", "checkpoint"}, {"content"})
+    url, checkpoint, content = fields["url"], fields["checkpoint"], fields.get("content")
     if not isinstance(url, str) or not re.fullmatch(_URL, url):
         raise MetasError(f"'url' of {what} is {str(url)[:80]!r}: expected http://HOST:PORT")
     if not isinstance(checkpoint, str) or not 1 <= len(checkpoint) <= _NAME_CHARACTERS_MAX:
         raise MetasError(f"'checkpoint' of {what} is no name of a checkpoint")
-    return DaemonSource(url, checkpoint)
+    if not (content is None or isinstance(content, str)):
+        raise MetasError(f"'content' of {what} is no string")
+    return DaemonSource(url, checkpoint, content)
 
 
 def _buffer(value: object, what: str) -> MemoryBufferMetas:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import ipaddress
 import os
 import re
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +39,9 @@ _PACKAGES = {
 def set_environment(protocol: str, host: str) -> None:
     """Sets mooncake's variables, once, before it is loaded; those that are set already stay."""
     defaults = dict(_DEFAULTS)
-    if ":" in host:
+    # It resolves peers' addresses in one family alone: with IPv6 those of IPv4 are written as IPv6,
+    # so that an agent reaches both. Its own ports are open for both then.
+    if ":" in host or (protocol == "tcp" and has_ipv6()):
         defaults["MC_USE_IPV6"] = "1"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
@@ -43,6 +49,43 @@ def set_environment(protocol: str, host: str) -> None:
     os.environ.pop("MC_FORCE_TCP", None)
     if protocol == "tcp":
         os.environ["MC_FORCE_TCP"] = "1"
+
+
+def has_ipv6() -> bool:
+    """Whether this host has IPv6, with ports that IPv4 reaches too."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True
+
+
+@functools.lru_cache(maxsize=1024)
+def reachable(session: str, uses_ipv6: bool) -> str:  # noqa: FBT001 - a mode of mooncake's
+    """The name of the peer ``session`` for mooncake, which resolves in one address family alone.
+
+    Raises ``TransferError`` where the peer has no address of it.
+    """
+    host, _, port = session.rpartition(":")
+    if not uses_ipv6:
+        if host.startswith("["):
+            raise TransferError(
+                f"{session} is an address of IPv6, and this host's agent has none: set "
+                "--transfer-host to an IPv6 address of this host, or have the peer tell an IPv4 "
+                "address with its own --transfer-host"
+            )
+        return session
+    if host.startswith("["):
+        return session
+    with contextlib.suppress(ValueError):
+        return f"[::ffff:{ipaddress.IPv4Address(host)}]:{port}"
+    try:
+        found = socket.getaddrinfo(host, None, socket.AF_INET6, flags=socket.AI_V4MAPPED)
+    except OSError as error:
+        raise TransferError(f"{host} of {session} cannot be resolved: {error}") from error
+    return f"[{found[0][4][0]}]:{port}"
 
 
 def _load() -> Any:
@@ -128,10 +171,12 @@ class Engine:
     def submit(self, session: str, one: Range) -> int | None:
         """Begins to read a range of the peer's memory; its batch, ``None`` where it is refused.
 
-        Over TCP the memory here needs no registration.
+        Over TCP the memory here needs no registration. Raises ``TransferError`` for a peer that
+        cannot be reached from an agent of this host's address family.
         """
+        peer = reachable(session, os.environ.get("MC_USE_IPV6") == "1")
         batch = self._engine.batch_transfer_async_read(
-            session, [one.local], [one.remote], [one.byte_count]
+            peer, [one.local], [one.remote], [one.byte_count]
         )
         return None if batch in _NO_BATCH else int(batch)
 

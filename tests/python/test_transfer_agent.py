@@ -250,9 +250,23 @@ def test_a_peer_that_was_killed(stack, pair):
 def test_a_peer_that_never_was(stack, pair):
     _, _, remote, local = mapped(stack, pair, MIB)
     ranges = [[local, remote, MIB]]
-    for session in ("127.0.0.1:1", "no-such-host.invalid:15000"):
+    for session, word in (("127.0.0.1:1", "failed"), ("no-such-host.invalid:15000", "resolved")):
         answer = pair[1].ask("read", 20, session=session, ranges=ranges)
-        assert "failed" in answer["error"]
+        assert word in answer["error"]
+
+
+def test_peers_of_both_families(stack):
+    """An agent of an IPv4 address reads from one of an IPv6 address, and the other way round."""
+    flags = ("--protocol", "tcp", "--host")
+    agents = [
+        stack.enter_context(Agent(*flags, host, environment=QUICK)) for host in ("127.0.0.1", "::1")
+    ]
+    for agent in agents:
+        agent.start()
+    for pair in (agents, agents[::-1]):
+        full, empty, remote, local = mapped(stack, pair, MIB)
+        assert "seconds" in pair[1].read(pair[0], [[local, remote, MIB]])
+        assert empty.data() == full.data()
 
 
 def test_what_is_read_into_cannot_be_read(stack, pair):
