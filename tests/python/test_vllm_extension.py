@@ -12,7 +12,7 @@ import scripted_server
 import torch
 import zmq
 from checkpoint_engine import protocol, vllm_extension
-from checkpoint_engine.errors import UpdateError
+from checkpoint_engine.errors import UpdateError, WorkerIdError
 from checkpoint_engine.vllm_draft import Draft, QuantisedHeads, draft_of, ignored_loads
 from checkpoint_engine.vllm_extension import VllmColocateWorkerExtension
 from checkpoint_engine.vllm_pairs import Pairs
@@ -208,3 +208,15 @@ def test_held_weights_are_forgotten_after_a_failure():
 def test_without_a_catalog_nothing_is_held():
     tensors = [("a.weight", torch.rand(2))]
     assert Pairs().take(tensors) is tensors
+
+
+def test_a_map_that_lacks_a_worker_is_refused_by_all_of_them():
+    """Else those that have an address would commit alone."""
+    handles = {"CPU-0": "ipc:///a"}
+    with pytest.raises(WorkerIdError, match="for 1 workers, and this engine has 2"):
+        vllm_extension._address(handles, "CPU-0", 2)
+    with pytest.raises(WorkerIdError, match="no address for the worker CPU-1"):
+        vllm_extension._address(handles, "CPU-1", 1)
+    # A server may name more than this engine's.
+    handles["CPU-1"] = "ipc:///b"
+    assert vllm_extension._address(handles, "CPU-0", 1) == "ipc:///a"
