@@ -152,7 +152,10 @@ let package = Package(
         tests("CheckpointPlanTests", ["CheckpointPlan", "CheckpointModel", "CheckpointTesting"]),
         tests(
             "CheckpointDeviceTests",
-            ["CheckpointDevice", "CheckpointModel", "CheckpointTesting", "CNative"]),
+            [
+                "CheckpointDevice", "CheckpointModel", "CheckpointNative", "CheckpointTesting",
+                "CNative",
+            ]),
         tests(
             "CheckpointWorkerTests",
             [

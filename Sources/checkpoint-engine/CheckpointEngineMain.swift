@@ -8,6 +8,7 @@ import Glibc
 @main
 enum CheckpointEngineMain {
     static func main() async {
+        CrashReport.install("checkpoint-engine \(Version.current)")
         // Every file, directory and socket that the process makes is private to its user.
         umask(0o077)
         Heap.returnLargeBlocks()

@@ -26,7 +26,7 @@ BUCKET_SIZE = "64KiB"
 # How long the program may take for anything that is not bounded by a deadline of the test.
 PROMPT_S = 10.0
 # What a program prints that did not end on its own terms.
-CRASH_WORDS = ("Fatal error", "Stack dump", "Crash", "Illegal instruction", "Swift/")
+CRASH_WORDS = ("Fatal error", "Stack dump", "Crash", "crash: ", "Illegal instruction", "Swift/")
 
 
 def wait_until(condition: Callable[[], Any], what: str, timeout: float = PROMPT_S) -> Any:

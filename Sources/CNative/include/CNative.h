@@ -6,6 +6,7 @@
 #include "CNativeCUDA.h"
 #include "CNativeChecksum.h"
 #include "CNativeCopy.h"
+#include "CNativeCrash.h"
 #include "CNativeNCCL.h"
 #include "CNativeSystem.h"
 #include "CNativeZeroMQ.h"
