@@ -8,6 +8,7 @@ import Glibc
 @main
 enum CheckpointEngineMain {
     static func main() async {
+        StandardStreams.prepare()
         CrashReport.install("checkpoint-engine \(Version.current)")
         // Every file, directory and socket that the process makes is private to its user.
         umask(0o077)
@@ -41,8 +42,12 @@ enum CheckpointEngineMain {
         if let code = error as? ExitCode { return code.rawValue }
         let code = command.exitCode(for: error)
         if code == .success {
-            Terminal.standardOutput.write(command.fullMessage(for: error) + "\n")
-            return code.rawValue
+            do {
+                try Terminal.standardOutput.print(command.fullMessage(for: error) + "\n")
+                return code.rawValue
+            } catch {
+                return report(error, of: command)
+            }
         }
         if code == .validationFailure {
             Terminal.standardError.write(usageText(error, of: command))

@@ -135,6 +135,9 @@ struct BenchCommand: AsyncParsableCommand {
 
     private func benchOrder(_ variables: Variables) throws -> BenchOrder {
         let model = try variables.value(model, "model") ?? .qwen3Dense
+        let jsonFile = try variables.file(jsonFile, "json")
+        let traceFile = try variables.file(traceFile, "trace")
+        try OutputFile.checkDistinct(jsonFile, traceFile)
         return BenchOrder(
             model: model,
             layers: try variables.value(layers, "layers")?.count ?? model.layerCount,
@@ -143,8 +146,7 @@ struct BenchCommand: AsyncParsableCommand {
             updates: try variables.value(updates, "updates")?.count ?? 5,
             directory: try variables.value(directory, "directory")?.path ?? "/dev/shm",
             seed: try variables.value(seed, "seed")?.seed ?? 0,
-            jsonFile: try variables.value(jsonFile, "json")?.path,
-            traceFile: try variables.value(traceFile, "trace")?.path,
+            jsonFile: jsonFile, traceFile: traceFile,
             verifies: try variables.isOn(verifies, "verify", default: true))
     }
 }

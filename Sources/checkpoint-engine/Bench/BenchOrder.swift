@@ -9,8 +9,8 @@ struct BenchOrder: Sendable {
     let updates: Int
     let directory: String
     let seed: UInt64
-    let jsonFile: String?
-    let traceFile: String?
+    let jsonFile: OutputFile?
+    let traceFile: OutputFile?
     let verifies: Bool
 
     var workerCount: Int { tensorParallel * dataParallel }

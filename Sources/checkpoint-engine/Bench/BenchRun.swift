@@ -44,10 +44,8 @@ struct BenchRun: Sendable {
             throw CommandError("the engines of the benchmark have ended early")
         }
         display.end()
-        Terminal.standardOutput.write(result.text)
-        if let path = order.jsonFile {
-            try OutputFile.write(Array(try JSONOutput.text(result).utf8), to: path)
-        }
+        if let file = order.jsonFile { try file.write(Array(try JSONOutput.text(result).utf8)) }
+        try Terminal.standardOutput.print(result.text)
     }
 
     /// Ends what runs, after a signal.
@@ -158,8 +156,8 @@ extension BenchRun {
             statuses.append(status)
             if order.verifies { comparedBytes = try await verify(workers, written) }
         }
-        if let path = order.traceFile, let last = statuses.last {
-            try await saveTrace(last.id, path)
+        if let file = order.traceFile, let last = statuses.last {
+            try file.write(try await engine.timeline(last.id))
         }
         try await engine.unregister(name, releasesMemory: true)
         return BenchResult(
@@ -220,11 +218,5 @@ extension BenchRun {
             for worker in workers { group.addTask { try await worker.ask(line) } }
             return try await group.reduce(into: []) { $0.append($1) }
         }
-    }
-
-    private func saveTrace(_ id: String, _ path: String) async throws {
-        let timeline = try await engine.timeline(id)
-        try OutputFile.write(
-            path.hasSuffix(".svg") ? timeline.svg() : timeline.chromeTrace(), to: path)
     }
 }

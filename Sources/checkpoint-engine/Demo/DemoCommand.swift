@@ -75,12 +75,12 @@ struct DemoCommand: AsyncParsableCommand {
             }
             group.addTask {
                 try await engine.waitUntilReady([instance], timeoutSeconds: 30) { _, _ in }
-                say("engine ready: \(workerCount) workers, one process each")
+                try say("engine ready: \(workerCount) workers, one process each")
                 for (checkpoint, directory) in zip(checkpoints, [disk, memory]) {
                     try await update(
                         engine, instance, checkpoint, files: directory, memory: memory)
                 }
-                say("every byte is right on every worker, twice")
+                try say("every byte is right on every worker, twice")
             }
             // The job ends first, or the engine fails first: either way the other one is done.
             try await group.next()
@@ -95,7 +95,7 @@ struct DemoCommand: AsyncParsableCommand {
         let files = try DemoCheckpoint.write(to: directory, seed: checkpoint.seed)
         guard let name = CheckpointName(checkpoint.name) else { return }
         let summary = try await engine.register(name, paths: files)
-        say(
+        try say(
             "registered \(name): \(summary.tensors) tensors in \(summary.files) files, "
                 + "\(summary.bytes) bytes, \(summary.inPlaceBytes > 0 ? "used in place" : "read from disk") in "
                 + "\(seconds(summary.registerSeconds)) s")
@@ -106,8 +106,8 @@ struct DemoCommand: AsyncParsableCommand {
             throw DemoCheckpoint.Failure(description: failure.message)
         }
         let rate = Double(status.bytes * status.workers.count) / 1e9 / max(status.seconds, 1e-9)
-        say("updated in \(seconds(status.seconds)) s, \(seconds(rate)) GB/s over all workers:")
-        for line in StageTable(status: status).lines { say(line) }
+        try say("updated in \(seconds(status.seconds)) s, \(seconds(rate)) GB/s over all workers:")
+        for line in StageTable(status: status).lines { try say(line) }
         let comparison = try DemoComparison(
             files: files, memoryPaths: (0..<workerCount).map { "\(memory)/parameters-\($0)" },
             bucketByteCountMax: bucketByteCountMax)
@@ -116,11 +116,13 @@ struct DemoCommand: AsyncParsableCommand {
                 description: "\(comparison.different.count) tensors differ: "
                     + comparison.different.prefix(5).joined(separator: ", "))
         }
-        say("compared \(comparison.byteCount) bytes: equal")
+        try say("compared \(comparison.byteCount) bytes: equal")
         try await engine.unregister(name)
     }
 
-    private static func say(_ line: String) { Terminal.standardOutput.write(line + "\n") }
+    private static func say(_ line: String) throws {
+        try Terminal.standardOutput.print(line + "\n")
+    }
 
     private static func seconds(_ value: Double) -> Double { (value * 1000).rounded() / 1000 }
 }

@@ -27,7 +27,7 @@ struct DoctorCommand: AsyncParsableCommand {
         let examination = Examination(
             configuration: try engineOptions.configuration(variables))
         let report = DoctorReport(findings: examination.run())
-        Terminal.standardOutput.write(printsJSON ? try JSONOutput.text(report) : report.text())
+        try Terminal.standardOutput.print(printsJSON ? JSONOutput.text(report) : report.text())
         if report.isMissingSomething { throw ExitCode(CommandError.Code.failure.rawValue) }
     }
 }

@@ -36,7 +36,7 @@ struct InspectCommand: AsyncParsableCommand {
         let listsTensors = try variables.isOn(tensors, "tensors")
         let source = try CheckpointSource.open(paths: paths)
         let inspection = Inspection(source, listsTensors: listsTensors)
-        Terminal.standardOutput.write(
-            printsJSON ? try JSONOutput.text(inspection) : inspection.text())
+        try Terminal.standardOutput.print(
+            printsJSON ? JSONOutput.text(inspection) : inspection.text())
     }
 }

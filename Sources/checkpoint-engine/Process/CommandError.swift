@@ -1,3 +1,4 @@
+import ArgumentParser
 import CheckpointControl
 import CheckpointEngine
 
@@ -32,9 +33,19 @@ struct CommandError: Error {
         }
     }
 
-    /// What standard error gets.
+    /// What standard error gets: the message on one line, whatever names are in it, and then the cause.
     var text: String {
-        guard let cause, !cause.isEmpty else { return "error: \(message)" }
-        return "error: \(message)\n\(cause)"
+        let line = "error: " + PrintableText.escaped(message)
+        guard let cause, !cause.isEmpty else { return line }
+        return "\(line)\n\(cause)"
+    }
+
+    /// What the process ends with after any failure.
+    static func exitCode(_ error: any Error) -> CInt {
+        switch error {
+        case let code as ExitCode: code.rawValue
+        case is ValidationError: Code.usage.rawValue
+        default: CommandError(error).code.rawValue
+        }
     }
 }

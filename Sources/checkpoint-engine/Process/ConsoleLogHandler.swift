@@ -38,14 +38,15 @@ struct ConsoleLogHandler: LogHandler {
     private static func text(_ line: Line) -> String {
         let pairs = line.metadata.sorted { $0.key < $1.key }
             .map { " \($0.key)=\(quoted($0.value))" }
-        return "\(line.time) \(line.level) \(line.message)\(pairs.joined())"
+        return PrintableText.escaped(
+            "\(line.time) \(line.level) \(line.message)\(pairs.joined())")
     }
 
     private static func json(_ line: Line) -> String {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         guard let bytes = try? encoder.encode(line) else { return text(line) }
-        return String(decoding: bytes, as: UTF8.self)
+        return PrintableText.escapedJSON(String(decoding: bytes, as: UTF8.self))
     }
 
     /// A value stays on its line and apart from its neighbours.

@@ -30,7 +30,7 @@ final class ProgressDisplay: Sendable {
             state.step = step
             state.start = .now
             state.lastOutput = nil
-            terminal.write("\(step): \(sentence)\n")
+            write(sentence, state)
         }
     }
 
@@ -47,8 +47,7 @@ final class ProgressDisplay: Sendable {
             if terminal.isInteractive {
                 state.barIsShown = true
                 let bar = Self.bar(done, total)
-                // Back to the first column, and away with what the last bar left behind.
-                terminal.write("\r\(state.step): \(bar) \(line)\u{1B}[K")
+                terminal.writeOver("\(state.step): \(bar) \(line)")
             } else {
                 terminal.write("\(state.step): \(line)\n")
             }
@@ -59,7 +58,7 @@ final class ProgressDisplay: Sendable {
     func note(_ sentence: String) {
         state.withLock { state in
             clearBar(&state)
-            terminal.write("\(state.step): \(sentence)\n")
+            write(sentence, state)
         }
     }
 
@@ -71,7 +70,12 @@ final class ProgressDisplay: Sendable {
     private func clearBar(_ state: inout State) {
         guard state.barIsShown else { return }
         state.barIsShown = false
-        terminal.write("\r\u{1B}[K")
+        terminal.writeOver("")
+    }
+
+    /// One line, also where an engine's answer in it has several.
+    private func write(_ sentence: String, _ state: State) {
+        terminal.write("\(state.step): \(PrintableText.escaped(sentence))\n")
     }
 
     private static func bar(_ done: Int, _ total: Int) -> String {

@@ -37,6 +37,7 @@ enum TextFormat {
 
     /// Rows of equal length as aligned columns. Those in `right` are aligned to the right.
     static func table(_ rows: [[String]], right: Set<Int>) -> String {
+        let rows = rows.map { $0.map { PrintableText.escaped($0) } }
         var widths: [Int] = []
         for row in rows {
             for (column, cell) in row.enumerated() {

@@ -39,8 +39,13 @@ struct Variables: Sendable {
 
     /// The same for a switch; `fallback` is what it is when nobody says anything.
     func isOn(_ given: Bool?, _ flag: String, default fallback: Bool = false) throws -> Bool {
+        try choice(given, flag) ?? fallback
+    }
+
+    /// The same for a switch that nobody needs to say anything about; `nil` then.
+    func choice(_ given: Bool?, _ flag: String) throws -> Bool? {
         if let given { return given }
-        guard let text = text(flag) else { return fallback }
+        guard let text = text(flag) else { return nil }
         switch text.lowercased() {
         case "1", "true", "yes", "on": return true
         case "0", "false", "no", "off": return false
@@ -48,6 +53,11 @@ struct Variables: Sendable {
             throw ValidationError(
                 "The variable \(Self.name(flag)) is '\(text)': expected true or false.")
         }
+    }
+
+    /// The file that a flag wants results in; throws where it cannot be made.
+    func file(_ given: PathValue?, _ flag: String) throws -> OutputFile? {
+        try value(given, flag).map { try OutputFile($0.path, flag: flag) }
     }
 
     /// The value of a flag that has to be given.

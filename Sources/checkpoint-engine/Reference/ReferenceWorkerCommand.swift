@@ -32,7 +32,7 @@ struct ReferenceWorkerCommand: ParsableCommand {
                 continue
             }
             guard let line = readLine() else { return }
-            Terminal.standardOutput.write(orders.answer(line) + "\n")
+            try Terminal.standardOutput.print(orders.answer(line) + "\n")
         }
     }
 

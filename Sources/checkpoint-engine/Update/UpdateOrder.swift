@@ -12,8 +12,8 @@ struct UpdateOrder: Sendable {
     let request: UpdateRequest
     let readySeconds: Double
     let sleepSeconds: Double
-    let metasFile: String?
-    let traceFile: String?
+    let metasFile: OutputFile?
+    let traceFile: OutputFile?
     let consumes: Bool
     let printsJSON: Bool
 }
@@ -31,6 +31,9 @@ extension UpdateCommand {
             method == .p2p
             ? nil : try variables.required(checkpointPath, "checkpoint-path").path
         let request = try targetOptions.request(variables)
+        let metasFile = try variables.file(metasFile, "save-metas-file")
+        let traceFile = try variables.file(traceFile, "trace")
+        try OutputFile.checkDistinct(metasFile, traceFile)
         return UpdateOrder(
             path: path,
             source: method == .broadcast ? nil : try sourceOptions.order(variables),
@@ -38,8 +41,7 @@ extension UpdateCommand {
             request: request,
             readySeconds: try targetOptions.readySeconds(variables),
             sleepSeconds: try variables.value(sleepTime, "sleep-time")?.seconds ?? 0,
-            metasFile: try variables.value(metasFile, "save-metas-file")?.path,
-            traceFile: try variables.value(traceFile, "trace")?.path,
+            metasFile: metasFile, traceFile: traceFile,
             consumes: try variables.isOn(consumes, "consume"),
             printsJSON: try variables.isOn(json, "json"))
     }

@@ -40,16 +40,31 @@ struct UpdateRun: Sendable {
 
     /// Updates the engines from what is registered, and tells how it went.
     private func deliver(_ checkpoint: CheckpointSummary) async throws {
-        if let path = order.metasFile { try await saveMetas(path) }
+        if let file = order.metasFile { try await saveMetas(file) }
         let status = try await update()
-        if let path = order.traceFile { try await saveTrace(status.id, path) }
         display.end()
-        try report(status, checkpoint)
+        let timeline = try await engine.timeline(status.id)
+        // Neither result is lost because the other cannot be written.
+        let printed = Result { try report(status, checkpoint) }
+        let saved = Result { try saveTrace(timeline) }
         if let failure = status.error {
             throw CommandError(
                 "the update \(status.id) failed in the stage \(status.stage.rawValue): "
                     + failure.message, cause: failure.cause)
         }
+        do {
+            try printed.get()
+            try saved.get()
+        } catch {
+            display.note("\(status.id) has succeeded, but not all of its results were written")
+            throw error
+        }
+    }
+
+    private func saveTrace(_ timeline: Timeline) throws {
+        guard let file = order.traceFile else { return }
+        try file.write(timeline)
+        display.note("trace written to \(file.path)")
     }
 
     /// Begins to read from the sources; the update follows what arrives.
@@ -100,17 +115,10 @@ struct UpdateRun: Sendable {
         return summary
     }
 
-    private func saveMetas(_ path: String) async throws {
+    private func saveMetas(_ file: OutputFile) async throws {
         let document = try await engine.gatherMetas(order.name)
-        try OutputFile.write(Array(try JSONOutput.text(document).utf8), to: path)
-        display.note("metas written to \(path)")
-    }
-
-    private func saveTrace(_ id: String, _ path: String) async throws {
-        let timeline = try await engine.timeline(id)
-        try OutputFile.write(
-            path.hasSuffix(".svg") ? timeline.svg() : timeline.chromeTrace(), to: path)
-        display.note("trace written to \(path)")
+        try file.write(Array(try JSONOutput.text(document).utf8))
+        display.note("metas written to \(file.path)")
     }
 
     private func update() async throws -> UpdateStatus {
@@ -136,9 +144,9 @@ struct UpdateRun: Sendable {
 
     private func report(_ status: UpdateStatus, _ checkpoint: CheckpointSummary) throws {
         guard order.printsJSON else {
-            Terminal.standardOutput.write(UpdateReport.text(status, checkpoint))
+            try Terminal.standardOutput.print(UpdateReport.text(status, checkpoint))
             return
         }
-        Terminal.standardOutput.write(try JSONOutput.text(status))
+        try Terminal.standardOutput.print(JSONOutput.text(status))
     }
 }
