@@ -109,8 +109,9 @@ public actor CheckpointEngine {
         guard gpus != nil else {
             throw EngineError(
                 .invalidArgument,
-                "several hosts update together on GPUs only; leave out --rendezvous for engines on "
-                    + "the CPU, each host updates its own")
+                "several hosts update together on GPUs only, and this process sees none: on the CPU each "
+                    + "host updates its own engines, without '--rendezvous' and, under torchrun on "
+                    + "several nodes, with '--no-torchrun'")
         }
         do throws(HostError) { try await hosts.start() } catch { throw EngineError(error) }
     }

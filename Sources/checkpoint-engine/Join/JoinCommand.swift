@@ -44,6 +44,7 @@ struct JoinCommand: AsyncParsableCommand {
             request: try targetOptions.request(variables),
             readySeconds: try targetOptions.readySeconds(variables))
         let logger = try logOptions.logger(default: .info, variables)
+        try engineOptions.hostOptions.tell(logger, variables)
         let daemon = DaemonRun(
             address: address, access: try listenOptions.access(at: address, variables),
             configuration: try engineOptions.configuration(variables, listening: address),

@@ -39,21 +39,38 @@ struct HostOptions: ParsableArguments {
         completion: .file())
     var tokenFile: PathValue?
 
+    @Flag(
+        name: .customLong("torchrun"), inversion: .prefixedNo,
+        help: Variables.help(
+            "torchrun",
+            "Whether torchrun's variables say which of several processes this is. By default they do where "
+                + "torchrun has started this process itself; where it has them from its parent, one of "
+                + "the two flags has to be given."))
+    var torchrun: Bool?
+
     func configuration(_ variables: Variables) throws -> HostGroupConfiguration? {
-        let place = TorchrunPlace(variables)
         guard let address = try variables.value(rendezvous, "rendezvous")?.address else {
-            guard let place, place.hostCount > 1 else { return nil }
+            guard let place = try place(variables) else { return nil }
+            guard place.masterPort < 65_535 else {
+                throw ValidationError(
+                    "MASTER_PORT is 65535, so that there is no port after it for the daemons to meet at: "
+                        + "set '--rendezvous'.")
+            }
+            let meeting = try Self.meeting(
+                host: place.masterAddress, port: place.masterPort + 1, "MASTER_ADDR")
+            let token = try token(variables) ?? place.runID
+            try Self.check(token, for: .tcp(host: meeting.host.text, port: meeting.port))
             return HostGroupConfiguration(
-                address: place.masterAddress, port: place.masterPort + 1,
-                hostCount: place.hostCount, hostRank: place.hostRank, name: Self.hostName,
-                token: try token(variables) ?? place.runID)
+                address: meeting.host.text, port: meeting.port, hostCount: place.hostCount,
+                hostRank: place.hostRank, name: Self.hostName, token: token)
         }
         guard case .tcp(host: let host, port: let port) = address else {
             throw ValidationError("'--rendezvous' has to be an address and a port.")
         }
-        let meeting = try Self.meeting(host: host, port: port)
-        guard let count = try variables.value(hosts, "hosts")?.count ?? place?.hostCount,
-            let rank = try variables.value(rank, "host-rank")?.rank ?? place?.hostRank
+        let meeting = try Self.meeting(host: host, port: port, "--rendezvous")
+        guard
+            let count = try variables.value(hosts, "hosts")?.count ?? place(variables)?.hostCount,
+            let rank = try variables.value(rank, "host-rank")?.rank ?? place(variables)?.hostRank
         else {
             throw ValidationError("'--rendezvous' needs '--hosts' and '--host-rank'.")
         }
@@ -61,22 +78,28 @@ struct HostOptions: ParsableArguments {
             throw ValidationError("'--host-rank' is \(rank), but there are \(count) '--hosts'.")
         }
         let token = try token(variables)
-        guard address.isLocal || token != nil else {
-            throw ValidationError(
-                "Other machines can reach \(address): set '--rendezvous-token-file', the same token "
-                    + "on all hosts.")
-        }
+        try Self.check(token, for: address)
         return HostGroupConfiguration(
             address: meeting.host.text, port: meeting.port, hostCount: count, hostRank: rank,
             name: Self.hostName,
             token: token)
     }
 
-    private static func meeting(host: String, port: Int) throws -> NetworkAddress {
+    private static func check(_ token: String?, for address: ControlAddress) throws {
+        guard address.isLocal || token != nil else {
+            throw ValidationError(
+                "Other machines can reach \(address): set '--rendezvous-token-file', the same token "
+                    + "on all hosts.")
+        }
+    }
+
+    private static func meeting(host: String, port: Int, _ source: String) throws
+        -> NetworkAddress
+    {
         do throws(AddressFlaw) {
             return try NetworkAddress(host: try NetworkHost(host), port: port)
         } catch {
-            throw ValidationError("The value of '--rendezvous' is no address of a host: \(error)")
+            throw ValidationError("The value of '\(source)' is no address of a host: \(error)")
         }
     }
 

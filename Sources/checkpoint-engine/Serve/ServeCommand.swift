@@ -44,10 +44,12 @@ struct ServeCommand: AsyncParsableCommand {
     func run() async throws {
         let variables = Variables.process
         let address = try address(variables)
+        let logger = try logOptions.logger(default: .info, variables)
+        try engineOptions.hostOptions.tell(logger, variables)
         let daemon = DaemonRun(
             address: address, access: try listenOptions.access(at: address, variables),
             configuration: try engineOptions.configuration(variables, listening: address),
-            logger: try logOptions.logger(default: .info, variables),
+            logger: logger,
             owner: try variables.value(listenOptions.owner, "until-exit-of")?.id)
         try await daemon.run()
     }

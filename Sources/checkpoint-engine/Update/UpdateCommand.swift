@@ -104,7 +104,24 @@ struct UpdateCommand: AsyncParsableCommand {
 
     func run() async throws {
         let variables = Variables.process
-        try await TorchrunSiblings.run(variables) { try await run(variables) }
+        guard let place = try engineOptions.hostOptions.siblings(variables) else {
+            if let place = try engineOptions.hostOptions.place(variables) { tell(place, "") }
+            return try await run(variables)
+        }
+        tell(
+            place,
+            place.localRank == 0
+                ? ": does the work for \(place.localCount) local ranks" : ": waits for local rank 0"
+        )
+        try await TorchrunSiblings(place: place, variables: variables).run {
+            try await run(variables)
+        }
+    }
+
+    private func tell(_ place: TorchrunPlace, _ role: String) {
+        Terminal.standardError.write(
+            "under torchrun, local rank \(place.localRank)\(role) (\(place.text) from the environment; "
+                + "--no-torchrun leaves them out)\n")
     }
 
     private func run(_ variables: Variables) async throws {
@@ -115,7 +132,7 @@ struct UpdateCommand: AsyncParsableCommand {
         try await EarlyResources.take()
         let signals = try StopSignals.install()
         let engine = try CheckpointEngine(configuration: configuration, logger: logger)
-        let job = UpdateRun(engine: engine, order: order)
+        let job = UpdateRun(engine: engine, order: order, hosts: configuration.hosts)
         let outcome: StopSignals.Outcome<Void>
         do {
             outcome = try await StopSignals.guarding(

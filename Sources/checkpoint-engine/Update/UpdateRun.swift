@@ -1,5 +1,6 @@
 import CheckpointEngine
 import CheckpointFiles
+import CheckpointHosts
 import CheckpointModel
 import CheckpointPull
 import CheckpointTrace
@@ -11,6 +12,8 @@ struct UpdateRun: Sendable {
 
     let engine: CheckpointEngine
     let order: UpdateOrder
+    /// The other hosts that update at the same time.
+    let hosts: HostGroupConfiguration?
     let display = ProgressDisplay()
 
     func run() async throws {
@@ -18,6 +21,12 @@ struct UpdateRun: Sendable {
         // A checkpoint that cannot be used is told at once, not after the wait for the engines.
         if let path = order.path { _ = try CheckpointSource.open(paths: [path]) }
         try await waitForEngines()
+        if let hosts {
+            display.begin(
+                "hosts",
+                "this is host \(hosts.hostRank) of \(hosts.hostCount); they meet at "
+                    + "\(hosts.address):\(hosts.port)")
+        }
         try await engine.joinHosts()
         if let path = order.path {
             try await deliver(try await register(path))
