@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,6 +111,53 @@ def test_update_is_stopped_while_it_waits_for_the_engine(
     assert folders.contents() == []
 
 
+@pytest.fixture
+def silent() -> Iterator[socket.socket]:
+    """A server that takes connections and never says anything."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+        yield server
+
+
+@pytest.mark.parametrize("waits_for", ["engine", "source", "metas", "worker"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+def test_update_is_stopped_whatever_it_waits_for(
+    folders: Folders,
+    engine: FakeEngine,
+    samples: Samples,
+    silent: socket.socket,
+    waits_for: str,
+    number: signal.Signals,
+) -> None:
+    """Within two seconds, though every deadline is far away."""
+    url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+    arguments = update_arguments(samples.first, engine.url, folders)
+    match waits_for:
+        case "engine":
+            arguments = update_arguments(samples.first, url, folders)
+        case "source":
+            arguments += ["--update-method", "p2p", "--source", url]
+        case "metas":
+            arguments += ["--update-method", "p2p", "--metas-url", url]
+        case "worker":
+            engine.script.update = "hang"
+    program = Program(*arguments, "--timeout", "300", "--stall-timeout", "300")
+    if waits_for == "worker":
+        assert engine.hung.wait(20)
+    else:
+        connection, _ = silent.accept()
+    sent = time.monotonic()
+    program.send(number)
+    ended = program.wait(20)
+    ended.check_orderly()
+    assert time.monotonic() - sent < 2
+    assert ended.code == 128 + number, ended.stderr
+    assert "stopping" in ended.stderr
+    assert folders.contents() == []
+    if waits_for != "worker":
+        connection.close()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
 def test_daemon_is_stopped_while_it_reads(
     folders: Folders, socket_path: Path, big: Path, number: signal.Signals
@@ -206,14 +255,14 @@ def foreign_folders(folders: Folders) -> Iterator[list[Path]]:
     """Things beside the daemon's own that look alike and are none of its."""
     precious = [
         folders.shared_memory / "checkpoint-engine-notes" / "precious",
-        folders.runtime / "checkpoint-engine-0-1-2-file",
+        folders.runtime / "ce-0-1-2-file",
         folders.runtime / "other" / "precious",
     ]
     for path in precious:
         path.parent.mkdir(exist_ok=True)
         path.write_text("precious")
     target = folders.runtime / "other"
-    link = folders.runtime / "checkpoint-engine-0-999999-link"
+    link = folders.runtime / "ce-0-999999-link"
     link.symlink_to(target)
     yield precious
     link.unlink()
@@ -236,7 +285,7 @@ def own_leftovers(pid: int) -> list[Path]:
     return [
         path
         for parent in (Path("/dev/shm"), Path("/tmp"))
-        for path in parent.glob(f"checkpoint-engine*-{pid}-*")
+        for path in parent.glob(f"c*e-*-{pid}-*")
     ]
 
 

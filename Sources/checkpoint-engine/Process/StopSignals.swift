@@ -13,6 +13,8 @@ enum StopSignals {
         case signalled(CInt)
     }
 
+    /// A worker that does not react gets five seconds in an ordered stop.
+    private static let stopSecondsMax: CUnsignedInt = 10
     private static let numbers = [SIGINT, SIGTERM, SIGHUP]
     /// The end of the pipe that the handler writes to.
     private static let writeEnd = Atomic<CInt>(-1)
@@ -35,7 +37,7 @@ enum StopSignals {
     }
 
     /// Runs `work`. When a signal comes first, `stop` runs and the work is awaited; with `cancels`
-    /// it is cancelled too.
+    /// it is cancelled too, and what does not end within ``stopSecondsMax`` ends with the process.
     static func guarding<Value: Sendable>(
         _ signals: AsyncStream<CInt>, cancels: Bool, stop: @escaping @Sendable () async -> Void,
         work: @escaping @Sendable () async throws -> Value
@@ -48,7 +50,8 @@ enum StopSignals {
             }
             defer { group.cancelAll() }
             guard let first = try await group.next() else { throw CancellationError() }
-            if case .signalled = first {
+            if case .signalled(let number) = first {
+                if cancels { endLater(number) }
                 await stop()
                 if cancels { group.cancelAll() }
                 // How the work ends now is a consequence of the signal, and of no interest.
@@ -56,6 +59,19 @@ enum StopSignals {
             }
             return first
         }
+    }
+
+    /// Ends the process in the end, whatever waits then: a file system that does not answer, a driver.
+    private static func endLater(_ number: CInt) {
+        let thread = SignalThread {
+            sleep(stopSecondsMax)
+            Terminal.standardError.write(
+                "error: not everything has ended within \(stopSecondsMax) s of the signal; what is left in "
+                    + "shared memory is removed by the next start\n")
+            _exit(128 + number)
+        }
+        // Without a thread it is as before: the work ends by itself.
+        _ = thread.start()
     }
 
     private static func handle(_ number: CInt) {
