@@ -1,3 +1,5 @@
+import CheckpointJSON
+
 /// The body of `POST /v1/checkpoints/{name}/files`.
 struct RegisterBody {
     static let fileCountMax = 100_000
@@ -17,6 +19,12 @@ struct RegisterBody {
             throw .invalid(
                 "the field \"files\" is empty: it has to name at least one safetensors file, "
                     + "directory or index file")
+        }
+        if let index = files.firstIndex(where: { !$0.hasPrefix("/") }) {
+            throw fields.wrong(
+                "files[\(index)]",
+                "an absolute path, since the daemon does not know the client's working directory",
+                .string(files[index]))
         }
     }
 }

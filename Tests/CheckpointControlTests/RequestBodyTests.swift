@@ -49,6 +49,18 @@ struct RequestBodyTests {
         return JSONObject(chosen)
     }
 
+    /// The daemon's working directory is not the client's.
+    @Test func aPathHasToBeAbsolute() {
+        let body = JSONObject([("files", .array([.string("/a"), .string("models/b")]))])
+        do throws(ControlError) {
+            _ = try RegisterBody(RequestFields(body))
+            Issue.record("a relative path was taken")
+        } catch {
+            #expect(error.message.contains("files[1]"))
+            #expect(error.message.contains("absolute") && error.message.contains("models/b"))
+        }
+    }
+
     @Test(arguments: [1, 2, 3, 4] as [UInt64])
     func anyObjectIsTakenOrRefusedWithTheFieldsName(seed: UInt64) {
         var random = Seeded(state: seed)
