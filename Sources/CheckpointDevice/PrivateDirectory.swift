@@ -27,6 +27,14 @@ public final class PrivateDirectory: Sendable {
         throw DeviceError(.unusablePath, "cannot make a private directory in \(parent)")
     }
 
+    /// The longest name that this user's directories of that prefix can have.
+    public static func nameLongest(prefix: String) -> String {
+        "\(prefix)-\(getuid())-\(processIDMax)-\(String(UInt32.max, radix: 16))"
+    }
+
+    /// The largest that Linux gives, `PID_MAX_LIMIT`.
+    private static let processIDMax = 1 << 22
+
     /// Locks a directory that was just made. `nil` when a sweep took it for a dead owner's before
     /// that; a directory that cannot be locked is removed.
     private static func own(_ path: String, table: HostTable) throws(DeviceError) -> CInt? {

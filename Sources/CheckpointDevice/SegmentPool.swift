@@ -183,10 +183,14 @@ extension SegmentPool {
                 byteCount, free: free, of: "the file system of \(directory.path)",
                 remedy: "mount a larger tmpfs or unregister a checkpoint")
         }
-        if let available = budget().availableByteCount, byteCount > available {
+        let budget = budget()
+        if let available = budget.availableByteCount, byteCount > available {
             return Self.shortage(
-                byteCount, free: available, of: "this machine's memory",
-                remedy: "free memory or unregister a checkpoint")
+                byteCount, free: available, of: budget.source.description,
+                remedy: budget.source == .machine
+                    ? "free memory or unregister a checkpoint"
+                    : "raise that limit, of the container or the service, or unregister a checkpoint"
+            )
         }
         return nil
     }

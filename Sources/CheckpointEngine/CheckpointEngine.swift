@@ -55,6 +55,7 @@ public actor CheckpointEngine {
     /// Makes the private directories, sweeping what killed daemons of the same user left behind, and loads
     /// ZeroMQ.
     public init(configuration: EngineConfiguration, logger: Logger) throws(EngineError) {
+        try RuntimeDirectory.check(configuration.runtimeDirectory)
         do throws(WorkerError) {
             self.context = try ZeroMQContext(libraryNames: configuration.zeroMQLibraryNames)
         } catch {
@@ -89,7 +90,7 @@ public actor CheckpointEngine {
                         })
                 })
             self.sockets = try PrivateDirectory(
-                parent: configuration.runtimeDirectory, prefix: PoolNames.prefix)
+                parent: configuration.runtimeDirectory, prefix: PoolNames.socketPrefix)
         } catch {
             throw EngineError(error)
         }

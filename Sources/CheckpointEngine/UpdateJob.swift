@@ -105,7 +105,8 @@ struct UpdateJob: Sendable {
     func endpoint(_ id: DeviceID, of engine: UpdateEngine, _ name: String) -> WorkerEndpoint {
         WorkerEndpoint(
             id: id, engine: engine.address.description,
-            socketPath: "\(socketDirectory)/\(self.id)-\(name)")
+            socketPath: RuntimeDirectory.socketPath(
+                in: socketDirectory, update: self.id, worker: name))
     }
 
     /// One for each worker of the client's, in its order.
@@ -113,7 +114,8 @@ struct UpdateJob: Sendable {
         calls.workers.enumerated().map { index, worker in
             WorkerEndpoint(
                 id: worker, engine: ClientCalls.engine(of: index),
-                socketPath: "\(socketDirectory)/\(id)-c\(index)")
+                socketPath: RuntimeDirectory.socketPath(
+                    in: socketDirectory, update: id, worker: "c\(index)"))
         }
     }
 

@@ -1,3 +1,4 @@
+import CheckpointDevice
 import FoundationEssentials
 import Glibc
 
@@ -24,6 +25,11 @@ public final class TemporaryDirectory: Sendable {
 
     /// The names in the directory, sorted.
     public var names: [String] { Self.names(in: path) }
+
+    /// Those of private directories of processes.
+    public var privateNames: [String] {
+        names.filter { name in PoolNames.all.contains { name.hasPrefix("\($0)-\(getuid())-") } }
+    }
 
     /// The names in any directory, sorted; none where it cannot be read.
     public static func names(in path: String) -> [String] {

@@ -48,7 +48,7 @@ struct PullFixture: Sendable {
                 if case .failure(let error) = result, !(error is CancellationError) { throw error }
             }
             for directory in daemons.map(\.memory) + [disk] {
-                #expect(directory.names.filter { $0.hasPrefix("checkpoint-engine-") }.isEmpty)
+                #expect(directory.privateNames.isEmpty)
             }
             #expect(agent.processes.isEmpty)
             if let failure { throw failure }

@@ -69,25 +69,3 @@ struct ConcurrentUseTests {
         #expect(parent.names.isEmpty)
     }
 }
-
-struct MemoryBudgetCacheTests {
-    private static let stat = "anon 10\nfile 900\nactive_file 300\ninactive_file 500\nshmem 100\n"
-
-    @Test func theCacheOfReadFilesCountsAsFree() {
-        let budget = MemoryBudget(
-            meminfo: nil, groupMax: "1000\n", groupCurrent: "950\n", groupStat: Self.stat)
-        #expect(budget.availableByteCount == 850)
-    }
-
-    @Test func neverMoreThanTheLimitAndNeverLessThanNothing() {
-        let more = MemoryBudget(
-            meminfo: nil, groupMax: "1000", groupCurrent: "700", groupStat: Self.stat)
-        #expect(more.availableByteCount == 1000)
-        let less = MemoryBudget(meminfo: nil, groupMax: "1000", groupCurrent: "1200")
-        #expect(less.availableByteCount == 0)
-        let odd = MemoryBudget(
-            meminfo: nil, groupMax: "1000", groupCurrent: "900",
-            groupStat: "active_file -5\ninactive_file x\nactive_file\n")
-        #expect(odd.availableByteCount == 100)
-    }
-}

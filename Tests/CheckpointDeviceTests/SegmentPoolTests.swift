@@ -115,19 +115,3 @@ struct PrivateDirectoryTests {
         }
     }
 }
-
-struct MemoryBudgetTests {
-    private static let meminfo = "MemTotal: 100 kB\nMemAvailable:   64 kB\n"
-
-    @Test func takesTheSmallerOfMachineAndGroup() {
-        let machine = MemoryBudget(meminfo: Self.meminfo, groupMax: nil, groupCurrent: nil)
-        #expect(machine.availableByteCount == 65536)
-        let group = MemoryBudget(meminfo: Self.meminfo, groupMax: "5000\n", groupCurrent: "1000\n")
-        #expect(group.availableByteCount == 4000)
-        let free = MemoryBudget(meminfo: Self.meminfo, groupMax: "max\n", groupCurrent: "1000\n")
-        #expect(free.availableByteCount == 65536)
-        let unknown = MemoryBudget(meminfo: "garbage", groupMax: nil, groupCurrent: nil)
-        #expect(unknown.availableByteCount == nil)
-        #expect((MemoryBudget.current().availableByteCount ?? 0) > 0)
-    }
-}

@@ -41,8 +41,8 @@ struct CheckpointEngineTests {
             throw error
         }
         await engine.shutDown()
-        #expect(memory.names.filter { $0.hasPrefix("checkpoint-engine-") }.isEmpty)
-        #expect(disk.names.filter { $0.hasPrefix("checkpoint-engine-") }.isEmpty)
+        #expect(memory.privateNames.isEmpty)
+        #expect(disk.privateNames.isEmpty)
     }
 
     @Test func registersAndForgets() async throws {

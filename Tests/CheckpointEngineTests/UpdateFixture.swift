@@ -39,7 +39,7 @@ struct UpdateFixture {
         await fixture.engine.shutDown()
         for engine in engines { engine.stop() }
         for directory in [fixture.memory, fixture.disk] {
-            #expect(directory.names.filter { $0.hasPrefix("checkpoint-engine-") }.isEmpty)
+            #expect(directory.privateNames.isEmpty)
         }
         if let failure { throw failure }
     }

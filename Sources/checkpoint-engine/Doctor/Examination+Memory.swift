@@ -1,7 +1,7 @@
-import CheckpointControl
 import CheckpointDevice
 import CheckpointEngine
 import FoundationEssentials
+import Glibc
 
 /// Memory, limits and directories.
 extension Examination {
@@ -34,10 +34,19 @@ extension Examination {
     }
 
     func machineMemory() -> Finding {
-        guard let count = MemoryBudget.current().availableByteCount else {
+        let budget = MemoryBudget.current()
+        guard let count = budget.availableByteCount else {
             return Finding("memory", .warn, "the kernel does not tell how much is available")
         }
-        return Finding("memory", .ok, "\(TextFormat.bytes(count)) available")
+        let available = "\(TextFormat.bytes(count)) available"
+        switch budget.source {
+        case .machine: return Finding("memory", .ok, available)
+        case .group(let path, let limit):
+            return Finding(
+                "memory", .ok,
+                "\(available): the control group \(path) allows \(TextFormat.bytes(limit)), files in "
+                    + "shared memory included")
+        }
     }
 
     func lockedMemory(hasGPU: Bool) -> Finding {
@@ -58,15 +67,43 @@ extension Examination {
 
     func openFiles() -> Finding {
         let subject = "open files"
-        switch ProcessLimits.current().soft("Max open files") {
+        let needs = "\(Self.fileCountMin) are enough for most checkpoints"
+        switch ProcessLimits.current().hard("Max open files") {
         case .unlimited: return Finding(subject, .ok, "unlimited")
         case .value(let count) where count >= Self.fileCountMin:
-            return Finding(subject, .ok, "at most \(count)")
+            return Finding(subject, .ok, "at most \(count); \(needs)")
         case .value(let count):
             return Finding(
-                subject, .warn, "at most \(count)",
-                remedy: "raise it: ulimit -n \(Self.fileCountMin), or LimitNOFILE= of the service")
+                subject, .warn, "at most \(count); \(needs)",
+                remedy: "raise the hard limit: ulimit -Hn \(Self.fileCountMin), LimitNOFILE= "
+                    + "of the service, or docker run --ulimit nofile=\(Self.fileCountMin)")
         case nil: return Finding(subject, .info, "the limit cannot be read")
+        }
+    }
+
+    /// Threads count as processes: for the user's limit, and for those of control groups.
+    func threads() -> Finding {
+        let subject = "threads"
+        let needed = Self.threadCountMin
+        let group = TaskBudget.current()
+        if let free = group.availableCount, let path = group.path, free < needed {
+            return Finding(
+                subject, .warn, "\(path) allows \(free) more, and up to \(needed) are needed",
+                remedy: "raise pids.max there: TasksMax= of the service, docker run --pids-limit, "
+                    + "or podPidsLimit of the kubelet")
+        }
+        switch ProcessLimits.current().soft("Max processes") {
+        case .value(let limit) where getuid() != 0:
+            let used = OtherProcess.threadCountOfUser
+            let detail =
+                "at most \(limit) of this user, who has \(used); up to \(needed) are needed"
+            guard limit - used < needed else { return Finding(subject, .ok, detail) }
+            return Finding(
+                subject, .warn, detail,
+                remedy: "raise it: ulimit -u, or LimitNPROC= of the service")
+        case .value, .unlimited, nil:
+            let free = group.availableCount.map { "\($0) more are allowed" } ?? "no limit"
+            return Finding(subject, .ok, "\(free); up to \(needed) are needed")
         }
     }
 
@@ -78,16 +115,14 @@ extension Examination {
                 subject, .fail, "\(path) is missing or not writable",
                 remedy: "make it, or name another with --runtime-dir")
         }
-        // The private directory and the socket's name come behind it.
-        let room = UnixSocketFile.pathByteCountMax - path.utf8.count
-        guard room >= Self.socketNameByteCount else {
+        let countMax = RuntimeDirectory.pathByteCountMax
+        guard path.utf8.count <= countMax else {
             return Finding(
-                subject, .fail, "\(path) is too long for the paths of sockets",
+                subject, .fail,
+                "\(path) has \(path.utf8.count) bytes, and at most \(countMax) leave room for the paths of "
+                    + "sockets",
                 remedy: "name a shorter one with --runtime-dir")
         }
         return Finding(subject, .ok, path)
     }
-
-    /// `/checkpoint-engine-UID-PID-RANDOM/` and the name of a socket.
-    private static let socketNameByteCount = 72
 }

@@ -10,13 +10,16 @@ struct Examination {
     /// A checkpoint of many shards needs one descriptor for each while it is read.
     static let fileCountMin = 1024
 
+    /// Threads that read, pin, deliver and answer: a few for each core, and some for each worker.
+    static var threadCountMin: Int { 64 + 4 * ProcessInfo.processInfo.activeProcessorCount }
+
     let configuration: EngineConfiguration
 
     func run() -> [Finding] {
         let gpus = cuda()
         return [zeroMQ()] + gpus + [
             nccl(), sharedMemory(), machineMemory(),
-            lockedMemory(hasGPU: gpus.count > 1), openFiles(), runtimeDirectory(),
+            lockedMemory(hasGPU: gpus.count > 1), openFiles(), threads(), runtimeDirectory(),
         ] + leftovers()
     }
 
@@ -26,7 +29,7 @@ struct Examination {
             parents.append(configuration.runtimeDirectory)
         }
         let paths = parents.flatMap { parent in
-            [PoolNames.prefix, PoolNames.demoPrefix].flatMap {
+            PoolNames.all.flatMap {
                 PrivateDirectory.leftovers(parent: parent, prefix: $0)
             }
         }

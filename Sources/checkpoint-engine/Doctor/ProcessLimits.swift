@@ -18,10 +18,16 @@ struct ProcessLimits {
     }
 
     /// The soft limit of that name; `nil` where it is not listed.
-    func soft(_ name: String) -> Limit? {
+    func soft(_ name: String) -> Limit? { limit(name, column: 0) }
+
+    /// What the soft limit can be raised to.
+    func hard(_ name: String) -> Limit? { limit(name, column: 1) }
+
+    private func limit(_ name: String, column: Int) -> Limit? {
         guard let line = lines.first(where: { $0.hasPrefix(name) }) else { return nil }
-        guard let word = line.dropFirst(name.count).split(separator: " ").first else { return nil }
-        if word == "unlimited" { return .unlimited }
-        return Int(word).map(Limit.value)
+        let words = line.dropFirst(name.count).split(separator: " ")
+        guard column < words.count else { return nil }
+        if words[column] == "unlimited" { return .unlimited }
+        return Int(words[column]).map(Limit.value)
     }
 }
