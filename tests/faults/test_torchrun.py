@@ -201,6 +201,6 @@ def test_uneven_nodes_are_those_that_the_launcher_says(in_memory, engine, folder
 
 
 def test_a_daemon_says_what_it_has_from_torchrun(folders):
-    daemon_arguments = ["serve", "--listen", "127.0.0.1:0", *folders.flags]
+    daemon_arguments = ["serve", "--listen", "127.0.0.1:0", "--no-token", *folders.flags]
     ended = daemon.run(*daemon_arguments, **UNEVEN)
     ended.check_failure("RANK=8", "--no-torchrun", "GPUs only")
