@@ -1,4 +1,5 @@
 import CNative
+import CheckpointNative
 import Glibc
 
 /// One regular file, open for reading. The last reference closes it.
@@ -12,6 +13,11 @@ final class OpenFile: Sendable {
         // SAFETY: the bridged string lives for the call.
         let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else { throw FilesError(errno, path, "it cannot be opened") }
+        // A library that gets no descriptor ends the process; this call fails instead.
+        guard !Descriptors.isKeptForOthers(descriptor) else {
+            close(descriptor)
+            throw FilesError(EMFILE, path, "it cannot be opened")
+        }
         var status = stat()
         // SAFETY: `status` outlives the call.
         guard unsafe fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {

@@ -67,15 +67,10 @@ public enum Descriptors {
         return DescriptorReservation(count)
     }
 
-    /// Throws when `descriptor`, which was just opened to be kept, is one of the last, that are for others.
-    /// The kernel gives the lowest number that is free.
-    public static func checkSpare(beside descriptor: CInt) throws(SystemShortage) {
-        let end = limit - connectionShare - spareCount - promised.withLock(\.self)
-        guard descriptor >= end else { return }
-        throw SystemShortage(
-            "almost all file descriptors are open: RLIMIT_NOFILE (ulimit -n) is \(limit), and the "
-                + "last \(limit - end) are kept for connections and updates. Raise the limit (ulimit "
-                + "-Hn, LimitNOFILE= of the service), or unregister checkpoints")
+    /// Whether `descriptor`, which was just opened, is one of the last, which are kept or promised. The kernel
+    /// gives the lowest number that is free.
+    public static func isKeptForOthers(_ descriptor: CInt) -> Bool {
+        Int(descriptor) >= limit - connectionShare - spareCount - promised.withLock(\.self)
     }
 
     fileprivate static func giveBack(_ count: Int) { promised.withLock { $0 -= count } }

@@ -51,14 +51,14 @@ import Testing
 
     @Test func theLastOnesAreForOthers() throws {
         let place = CInt(room / 2)
-        try Descriptors.checkSpare(beside: place)
-        #expect(throws: SystemShortage.self) { try Descriptors.checkSpare(beside: CInt(room)) }
+        #expect(!Descriptors.isKeptForOthers(place))
+        #expect(Descriptors.isKeptForOthers(CInt(room)))
         var reservation: DescriptorReservation? = try Descriptors.reserve(
             room * 5 / 8, for: "one")
-        #expect(throws: SystemShortage.self) { try Descriptors.checkSpare(beside: place) }
         #expect(reservation != nil)
+        #expect(Descriptors.isKeptForOthers(place))
         reservation = nil
-        try Descriptors.checkSpare(beside: place)
+        #expect(!Descriptors.isKeptForOthers(place))
     }
 }
 
