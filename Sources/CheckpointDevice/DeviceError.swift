@@ -5,6 +5,8 @@ public struct DeviceError: Error, Sendable, CustomStringConvertible {
     public enum Code: Sendable, Hashable {
         /// The bytes asked for do not fit.
         case insufficientMemory
+        /// The process may have no more descriptors or threads.
+        case insufficientResources
         /// A system call failed.
         case systemCall
         /// A native library was not found or lacks functions.
@@ -39,5 +41,5 @@ public struct DeviceError: Error, Sendable, CustomStringConvertible {
 }
 
 extension DeviceError: ShortageError {
-    public init(_ shortage: SystemShortage) { self.init(.systemCall, shortage.message) }
+    public init(_ shortage: SystemShortage) { self.init(.insufficientResources, shortage.message) }
 }

@@ -22,6 +22,7 @@ extension EngineError {
     init(_ error: DeviceError) {
         switch error.code {
         case .insufficientMemory: self.init(.insufficientMemory, error.description)
+        case .insufficientResources: self.init(.insufficientResources, error.description)
         case .libraryMissing, .deviceFailed, .peerLost: self.init(.system, error.description)
         case .cancelled: self.init(.cancelled, error.description)
         case .systemCall, .unusablePath:
@@ -58,6 +59,7 @@ extension EngineError {
         let code: Code =
             switch error.code {
             case .libraryMissing, .callFailed: .system
+            case .insufficientResources: .insufficientResources
             case .protocolViolation, .workerFailed: .workerFailed
             case .workerLost: .workerLost
             case .engineUnreachable: .engineUnreachable

@@ -61,5 +61,5 @@ extension EngineError: CustomStringConvertible {
 }
 
 extension EngineError: ShortageError {
-    public init(_ shortage: SystemShortage) { self.init(.system, shortage.message) }
+    public init(_ shortage: SystemShortage) { self.init(.insufficientResources, shortage.message) }
 }

@@ -7,6 +7,8 @@ public struct WorkerError: Error, Sendable, CustomStringConvertible {
         case libraryMissing
         /// A call of ZeroMQ or of the system failed.
         case callFailed
+        /// The process may have no more descriptors or threads.
+        case insufficientResources
         /// A peer sent what the protocol does not allow.
         case protocolViolation
         /// A worker reported a failure of its own.
@@ -49,5 +51,5 @@ public struct WorkerError: Error, Sendable, CustomStringConvertible {
 }
 
 extension WorkerError: ShortageError {
-    public init(_ shortage: SystemShortage) { self.init(.callFailed, shortage.message) }
+    public init(_ shortage: SystemShortage) { self.init(.insufficientResources, shortage.message) }
 }

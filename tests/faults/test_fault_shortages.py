@@ -94,13 +94,13 @@ def test_without_threads_nothing_is_registered_or_updated(
 ) -> None:
     with no_more_threads(daemon):
         answer = daemon.register("step", checkpoint)
-        answer.check_failure(500, "system", "RLIMIT_NPROC", "pthread_create")
+        answer.check_failure(503, "insufficient_resources", "RLIMIT_NPROC", "pthread_create")
         check_answers(daemon)
     assert daemon.register("step", checkpoint).status == 200
     check_next_update(daemon, engine, samples)
     with no_more_threads(daemon):
         answer = daemon.update("step", engine.url)
-        answer.check_failure(500, "system", "RLIMIT_NPROC")
+        answer.check_failure(503, "insufficient_resources", "RLIMIT_NPROC")
         check_answers(daemon)
     check_next_update(daemon, engine, samples)
 
@@ -158,10 +158,15 @@ def test_an_update_that_has_too_few_descriptors_is_refused(
 
     with Daemon(folders, socket_path, before=limit) as daemon:
         assert daemon.register("step", samples.first).status == 200
+        # An engine that does not tell how many it has.
+        engine.script.world_size = 404
         body = {"instances": [{"update_url": engine.url, "workers": DESCRIPTORS}]}
         answer = daemon.request("POST", "/v1/checkpoints/step/update", body)
         answer.check_failure(
-            500, "system", f"RLIMIT_NOFILE (ulimit -n) is {DESCRIPTORS}", f"{DESCRIPTORS} workers"
+            503,
+            "insufficient_resources",
+            f"RLIMIT_NOFILE (ulimit -n) is {DESCRIPTORS}",
+            f"{DESCRIPTORS} workers",
         )
         check_next_update(daemon, engine, samples)
 
