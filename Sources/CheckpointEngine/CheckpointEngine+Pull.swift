@@ -119,6 +119,10 @@ extension CheckpointEngine {
         let (gathered, client) = (gathered, sourceClient)
         let offer = try await BlockingThread.run("ckpt-metas") { () throws(EngineError) in
             let (catalog, sources) = try gathered.memory()
+            guard sources.isEmpty || !catalog.tensors.isEmpty else {
+                throw EngineError(
+                    .invalidCheckpoint, "the metas name sources, and no tensor that they have")
+            }
             return sources.isEmpty
                 ? nil : PullOffer(catalog, sources: sources, request: request, client: client)
         }

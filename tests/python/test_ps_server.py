@@ -142,8 +142,8 @@ def test_files_and_tensors_together(server, shared, tmp_path):
 
 def test_directories(server, tmp_path):
     first, second = some("a"), some("b")
-    save_file(first, tmp_path / "model-1.safetensors")
-    save_file(second, tmp_path / "model-2.safetensors")
+    save_file(first, tmp_path / "model-1-of-2.safetensors")
+    save_file(second, tmp_path / "model-2-of-2.safetensors")
     server.register_checkpoint("step", files=[str(tmp_path)])
     check_loaded(deliver(server), first | second)
 
