@@ -1,3 +1,4 @@
+import CheckpointModel
 import CheckpointNative
 import Glibc
 
@@ -93,7 +94,7 @@ public final class PrivateDirectory: Sendable {
         parent: String, prefix: String, table: HostTable, _ body: (String) -> Void
     ) {
         let start = "\(prefix)-\(getuid())-"
-        for name in Self.names(in: parent).sorted() where name.hasPrefix(start) {
+        for name in Self.names(in: parent).sorted() where name.startsExactly(with: start) {
             let path = "\(parent)/\(name)"
             guard
                 let descriptor = try? table.openFile(

@@ -1,3 +1,4 @@
+import CheckpointModel
 import CheckpointNative
 import Glibc
 import Logging
@@ -104,7 +105,7 @@ final class AgentProcess: Sendable {
             let descriptors = try Descriptors.reserve(
                 Self.descriptorCount, for: "a transfer agent")
             let result = try await Subprocess.run(
-                name.contains("/") ? .path(FilePath(name)) : .name(name),
+                name.containsExactly("/") ? .path(FilePath(name)) : .name(name),
                 arguments: Arguments(configuration.commandLine),
                 environment: .inherit.updating(Dictionary(uniqueKeysWithValues: additions)),
                 platformOptions: options, input: .inputWriter, output: .sequence,

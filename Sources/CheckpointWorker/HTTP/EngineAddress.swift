@@ -16,7 +16,7 @@ public struct EngineAddress: Hashable, Sendable, CustomStringConvertible {
         throws(WorkerError)
     {
         if let unixSocketPath {
-            guard unixSocketPath.hasPrefix("/"), !unixSocketPath.utf8.contains(0) else {
+            guard unixSocketPath.startsExactly(with: "/"), !unixSocketPath.utf8.contains(0) else {
                 throw WorkerError(
                     .invalidArgument,
                     "the engine's unix socket \(unixSocketPath) is not an absolute path")

@@ -1,6 +1,7 @@
 import ArgumentParser
 import CheckpointControl
 import CheckpointEngine
+import CheckpointModel
 
 /// Flags about the engine inside this process, the same for `update` and `serve`.
 struct EngineOptions: ParsableArguments {
@@ -83,7 +84,7 @@ struct EngineOptions: ParsableArguments {
     /// Workers open paths below it, so it has to be absolute.
     private static func directory(_ given: PathValue?, _ fallback: String) throws -> String {
         guard let given else { return fallback }
-        guard given.path.hasPrefix("/") else {
+        guard given.path.startsExactly(with: "/") else {
             throw ValidationError(
                 "The directory '\(given.path)' is not an absolute path; engine workers in other "
                     + "working directories could not find it.")
