@@ -112,7 +112,8 @@ let package = Package(
             "CheckpointControl",
             [
                 "CheckpointModel", "CheckpointJSON", "CheckpointTrace", "CheckpointEngine",
-                "CheckpointPull", hummingbird, hummingbirdCore, log, nioCore, nioHTTPTypes,
+                "CheckpointNative", "CheckpointPull", hummingbird, hummingbirdCore, log, nioCore,
+                nioHTTPTypes,
             ]),
         .executableTarget(
             name: "checkpoint-engine",

@@ -7,6 +7,8 @@ public struct ControlConfiguration: Sendable {
     /// Further names, as `HOST` or `HOST:PORT`, under which clients may call a daemon that asks for no
     /// token.
     public let hostNames: [String]
+    /// The engines that updates may call.
+    public let engines: EngineAllowList
     /// The descriptors that the process may open; a part of them is for connections.
     public let descriptorCountMax: Int
     /// The version that `GET /v1/version` and the metrics tell.
@@ -21,12 +23,14 @@ public struct ControlConfiguration: Sendable {
 
     public init(
         address: ControlAddress, access: ControlAccess = .everyone, hostNames: [String] = [],
-        descriptorCountMax: Int = Self.descriptorCountDefault, version: String,
+        engines: EngineAllowList = .standard, descriptorCountMax: Int = Self.descriptorCountDefault,
+        version: String,
         bodyByteCountMax: Int = Self.bodyByteCountDefault
     ) {
         self.address = address
         self.access = access
         self.hostNames = hostNames
+        self.engines = engines
         self.descriptorCountMax = descriptorCountMax
         self.version = version
         self.bodyByteCountMax = bodyByteCountMax

@@ -1,4 +1,5 @@
 public import CheckpointEngine
+public import CheckpointNative
 
 /// What went wrong with a request or with the server itself; the target's only error type.
 public struct ControlError: Error, Sendable {
@@ -46,6 +47,10 @@ public struct ControlError: Error, Sendable {
     static func invalid(_ message: String, cause: String? = nil) -> ControlError {
         ControlError(.engine(.invalidArgument), message, cause: cause)
     }
+}
+
+extension ControlError: ShortageError {
+    public init(_ shortage: SystemShortage) { self.init(EngineError(shortage)) }
 }
 
 extension ControlError: CustomStringConvertible {

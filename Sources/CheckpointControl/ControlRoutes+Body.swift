@@ -1,4 +1,5 @@
 import CheckpointJSON
+import CheckpointNative
 import Hummingbird
 import NIOCore
 
@@ -14,7 +15,7 @@ extension ControlRoutes {
             throw ControlError.invalid(
                 "the body is empty: expected a JSON object, see docs/http-api.md")
         }
-        return try fields(bytes)
+        return try await fields(bytes)
     }
 
     /// For routes without fields: takes an empty body or an empty object.
@@ -25,13 +26,27 @@ extension ControlRoutes {
     /// The fields of a body that may be empty.
     func optionalJSONBody(_ request: Request) async throws -> RequestFields {
         let bytes = try await bodyBytes(request)
-        return bytes.isEmpty ? RequestFields(JSONObject([])) : try fields(bytes)
+        return bytes.isEmpty ? RequestFields(JSONObject([])) : try await fields(bytes)
     }
 
-    private func fields(_ bytes: [UInt8]) throws(ControlError) -> RequestFields {
+    /// Larger bodies are parsed on a thread of their own: threads of tasks are few, and all wait for them.
+    private static let byteCountParsedAtOnce = 64 << 10
+
+    private func fields(_ bytes: [UInt8]) async throws(ControlError) -> RequestFields {
         let limits = JSONLimits(
             byteCountMax: configuration.bodyByteCountMax, depthMax: Self.depthMax,
             stringByteCountMax: configuration.bodyByteCountMax)
+        guard bytes.count > Self.byteCountParsedAtOnce else {
+            return try Self.fields(bytes, limits)
+        }
+        return try await BlockingThread.run("request-body") { () throws(ControlError) in
+            try Self.fields(bytes, limits)
+        }
+    }
+
+    private static func fields(_ bytes: [UInt8], _ limits: JSONLimits) throws(ControlError)
+        -> RequestFields
+    {
         let value: JSONValue
         do {
             value = try JSONValue.parse(bytes, limits: limits)

@@ -11,6 +11,7 @@ extension ControlRoutes {
         try request.refuseQuery()
         let name = try checkpointName(context)
         let body = try UpdateBody(await jsonBody(request))
+        for engine in body.request.instances { try configuration.engines.check(engine) }
         let started = try await engine.startUpdate(name, body.request)
         let location: HTTPFields = [.location: "/v1/updates/\(started.id)"]
         guard body.waits else {

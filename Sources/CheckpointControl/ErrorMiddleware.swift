@@ -20,6 +20,7 @@ struct ErrorMiddleware: RouterMiddleware {
             "method": "\(request.method.rawValue)", "path": "\(request.uri.path)",
         ]
         let response: Response
+        var isRefused = false
         do {
             response = try await next(request, context)
         } catch {
@@ -27,11 +28,12 @@ struct ErrorMiddleware: RouterMiddleware {
             metadata["code"] = "\(failure.codeName)"
             metadata["error"] = "\(failure.message)"
             if case .internalError = failure.code { metadata["cause"] = "\(failure.cause ?? "")" }
+            isRefused = failure.code == .unauthorized || failure.code == .forbidden
             response = .failure(failure)
         }
         metadata["status"] = "\(response.status.code)"
         metadata["seconds"] = "\((clock.now - start) / .seconds(1))"
-        if response.status == .unauthorized || response.status == .forbidden {
+        if isRefused {
             metadata["peer"] = "\(context.channel.remoteAddress.map { "\($0)" } ?? "")"
             refusals.note(metadata)
             return response

@@ -55,6 +55,15 @@ public struct UnixSocketFile: Sendable {
         return identity
     }
 
+    /// Whether it is a socket of the user that this process runs as. A link to one is none.
+    var isOfThisUser: Bool {
+        guard !path.utf8.contains(0), let status = status() else { return false }
+        return status.st_mode & S_IFMT == S_IFSOCK && status.st_uid == geteuid()
+    }
+
+    /// Whether the path names anything.
+    var isThere: Bool { !path.utf8.contains(0) && status() != nil }
+
     /// Removes the file if it is still the one that this daemon made.
     func remove(_ identity: Identity) {
         guard self.identity() == identity else { return }

@@ -1,3 +1,4 @@
+public import CheckpointFiles
 public import CheckpointHosts
 
 /// Everything that a ``CheckpointEngine`` is told at its start; built once, in `main`.
@@ -26,6 +27,8 @@ public struct EngineConfiguration: Hashable, Sendable {
     public let engineToken: String?
     /// How bytes are exchanged with other hosts.
     public let pull: PullConfiguration
+    /// Where the files of checkpoints may lie.
+    public let fileRoots: FileRoots
 
     public static let bucketByteCountDefault = 512 << 20
     public static let updateHistoryCountDefault = 256
@@ -39,7 +42,7 @@ public struct EngineConfiguration: Hashable, Sendable {
         updateHistoryCountMax: Int = Self.updateHistoryCountDefault,
         gpu: GPUConfiguration = GPUConfiguration(device: .host),
         hosts: HostGroupConfiguration? = nil, engineToken: String? = nil,
-        pull: PullConfiguration = PullConfiguration()
+        pull: PullConfiguration = PullConfiguration(), fileRoots: FileRoots = .everywhere
     ) {
         self.sharedMemoryDirectory = sharedMemoryDirectory
         self.runtimeDirectory = runtimeDirectory
@@ -52,5 +55,6 @@ public struct EngineConfiguration: Hashable, Sendable {
         self.hosts = hosts
         self.engineToken = engineToken
         self.pull = pull
+        self.fileRoots = fileRoots
     }
 }

@@ -8,6 +8,9 @@ import Synchronization
 /// Brings a checkpoint into shared memory: the blocking part of a registration.
 struct Registration: Sendable {
     let paths: [String]
+    let roots: FileRoots
+    /// Whether the files will be deleted: then no link may lead to them.
+    let consumes: Bool
     let pool: SegmentPool
     /// Pins what is registered; `nil` where engines are on the CPU.
     let pinned: PinnedFiles?
@@ -49,7 +52,8 @@ struct Registration: Sendable {
 
     private func open() throws(EngineError) -> CheckpointSource {
         do {
-            return try CheckpointSource.open(paths: paths)
+            if consumes { for path in paths { try ShardFile.refuseLinks(in: path) } }
+            return try CheckpointSource.open(paths: paths, in: roots)
         } catch {
             throw EngineError(error)
         }

@@ -10,13 +10,14 @@ struct CheckpointListing: Sendable {
     let files: [String]
     let index: ShardIndex?
 
-    init(_ path: String) throws(FilesError) {
+    init(_ path: String, in roots: FileRoots) throws(FilesError) {
+        try roots.check(try ShardFile.resolve(path))
         guard let indexPath = try Self.indexPath(path) else {
             self.files = try Self.files(path)
             self.index = nil
             return
         }
-        let index = try ShardIndex(indexPath)
+        let index = try ShardIndex(indexPath, in: roots)
         let directory = indexPath.directoryPath
         self.files = index.files.map { "\(directory)/\($0)" }
         self.index = index

@@ -10,12 +10,14 @@ public struct CheckpointSource: Hashable, Sendable {
     public let leftOutCount: Int
 
     /// Opens what `paths` name, each a `.safetensors` file, a `*.safetensors.index.json`, or a directory with
-    /// either. Every tensor has one name in all of them, and there is at least one.
-    public static func open(paths: [String]) throws(FilesError) -> CheckpointSource {
+    /// either. Every tensor has one name in all of them, and there is at least one. All files lie in `roots`.
+    public static func open(paths: [String], in roots: FileRoots = .everywhere)
+        throws(FilesError) -> CheckpointSource
+    {
         guard !paths.isEmpty else {
             throw FilesError(.notACheckpoint, "", "no file is named")
         }
-        var opening = SourceOpening()
+        var opening = SourceOpening(roots: roots)
         for path in paths { try opening.add(path) }
         return try opening.finished(paths)
     }
@@ -23,15 +25,20 @@ public struct CheckpointSource: Hashable, Sendable {
 
 /// A source while its files are opened one after the other.
 private struct SourceOpening {
+    private let roots: FileRoots
     private var shards: [ShardFile] = []
     private var tensors: [TensorEntry] = []
     private var owners: [ExactString: Int] = [:]
     private var leftOutCount = 0
 
+    init(roots: FileRoots) {
+        self.roots = roots
+    }
+
     mutating func add(_ path: String) throws(FilesError) {
-        let listing = try CheckpointListing(path)
+        let listing = try CheckpointListing(path, in: roots)
         for (place, file) in listing.files.enumerated() {
-            let (shard, header) = try ShardFile.open(file)
+            let (shard, header) = try ShardFile.open(file, in: roots)
             let parts = try listing.index?.tensors(of: header, in: place) ?? header.tensors
             leftOutCount += header.tensors.count - parts.count
             try add(parts, of: shard)

@@ -8,7 +8,7 @@ struct CopyFiles: ~Copyable {
 
     /// Opens both. Throws when the source is not the file any more whose header was read.
     init(_ copy: ShardReader.Copy) throws(FilesError) {
-        let file = try OpenFile(copy.shard.path)
+        let file = try OpenFile(copy.shard.path, in: .everywhere)
         guard file.identity == copy.shard.identity else {
             throw FilesError(
                 .changed, copy.shard.givenPath,

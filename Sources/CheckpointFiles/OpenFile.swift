@@ -8,8 +8,8 @@ final class OpenFile: Sendable {
     let descriptor: CInt
     let identity: FileIdentity
 
-    /// Opens without waiting and without following what is no regular file.
-    init(_ path: String) throws(FilesError) {
+    /// Opens without waiting and without following what is no regular file; `roots` are where it may lie.
+    init(_ path: String, in roots: FileRoots) throws(FilesError) {
         // SAFETY: the bridged string lives for the call.
         let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else { throw FilesError(errno, path, "it cannot be opened") }
@@ -23,6 +23,12 @@ final class OpenFile: Sendable {
         guard unsafe fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
             close(descriptor)
             throw FilesError(.notACheckpoint, path, "it is not a regular file")
+        }
+        do throws(FilesError) {
+            try roots.check(descriptor, path)
+        } catch {
+            close(descriptor)
+            throw error
         }
         self.path = path
         self.descriptor = descriptor

@@ -3,9 +3,11 @@ import Glibc
 
 extension ShardFile {
     /// Opens one file and parses its header.
-    static func open(_ path: String) throws(FilesError) -> (ShardFile, SafetensorsHeader) {
+    static func open(_ path: String, in roots: FileRoots) throws(FilesError) -> (
+        ShardFile, SafetensorsHeader
+    ) {
         let resolved = try resolve(path)
-        let file = try OpenFile(resolved)
+        let file = try OpenFile(resolved, in: roots)
         let byteCount = file.identity.byteCount
         let prefix = SafetensorsHeader.lengthByteCount
         guard byteCount >= prefix else {
@@ -17,15 +19,16 @@ extension ShardFile {
         let length = try file.read(at: 0, byteCount: prefix).reversed()
             .reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
         guard length <= UInt64(SafetensorsHeader.byteCountMax), length >= 2 else {
+            // What stands there is not told: the file may be anything.
             throw FilesError(
                 .malformed, path,
-                "the header's length is \(length) bytes, outside 2 to "
-                    + "\(SafetensorsHeader.byteCountMax)" + (try hint(file)))
+                "its first \(prefix) bytes are no length of a header, 2 to "
+                    + "\(SafetensorsHeader.byteCountMax) bytes" + (try hint(file)))
         }
         guard Int(length) <= byteCount - prefix else {
             throw FilesError(
                 .wrongLength, path,
-                "the header has \(length) bytes, but only \(byteCount - prefix) follow"
+                "the header is longer than the \(byteCount - prefix) bytes that follow its length"
                     + (try hint(file)))
         }
         let dataOffset = prefix + Int(length)

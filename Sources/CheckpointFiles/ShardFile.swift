@@ -1,3 +1,4 @@
+import CheckpointModel
 import Glibc
 
 /// One safetensors file of a checkpoint: where it is and where its data lie.
@@ -42,11 +43,44 @@ public struct ShardFile: Hashable, Sendable {
         return shard
     }
 
-    /// Deletes the file.
+    /// Deletes the file if it has the name under which it was opened, and is not where a link leads.
     public func remove() throws(FilesError) {
+        guard givenPath.utf8.elementsEqual(path.utf8) else {
+            throw FilesError(.changed, givenPath, "it is a link to \(path), which was not named")
+        }
         // SAFETY: the bridged string lives for the call.
-        guard unsafe unlink(path) == 0 else {
+        let directory = unsafe Glibc.open(
+            path.directoryPath, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+        guard directory >= 0 else { throw FilesError(errno, path, "it cannot be deleted") }
+        defer { close(directory) }
+        let name = path.lastPathComponent
+        var status = stat()
+        // SAFETY: the bridged string and `status` live for the call.
+        guard unsafe fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0,
+            status.st_mode & S_IFMT == S_IFREG, UInt64(status.st_dev) == identity.device,
+            UInt64(status.st_ino) == identity.inode
+        else { throw FilesError(.changed, path, "another file has its name by now") }
+        // SAFETY: the bridged string lives for the call.
+        guard unsafe unlinkat(directory, name, 0) == 0 else {
             throw FilesError(errno, path, "it cannot be deleted")
+        }
+    }
+
+    /// Throws where a path leads through a symbolic link: files that it names may be others' own.
+    public static func refuseLinks(in path: String) throws(FilesError) {
+        var prefix = ""
+        for part in path.split(separator: "/", omittingEmptySubsequences: false) {
+            prefix += part
+            var status = stat()
+            // SAFETY: the bridged string and `status` live for the call.
+            let isLink = unsafe lstat(prefix, &status) == 0 && status.st_mode & S_IFMT == S_IFLNK
+            guard !isLink else {
+                throw FilesError(
+                    .permissionDenied, path,
+                    "\(prefix) is a link, and files behind links are not deleted: name the directory "
+                        + "that they are in, or register them without \"consume\"")
+            }
+            prefix += "/"
         }
     }
 }

@@ -14,8 +14,8 @@ struct ShardIndex: Sendable {
     /// For each file its tensors. Those of one file are few: tables of them stay in a core's cache.
     private let tensors: [[ExactString]]
 
-    init(_ path: String) throws(FilesError) {
-        let file = try OpenFile(path)
+    init(_ path: String, in roots: FileRoots) throws(FilesError) {
+        let file = try OpenFile(path, in: roots)
         guard file.identity.byteCount <= Self.byteCountMax else {
             throw FilesError(
                 .malformed, path, "the index has more than \(Self.byteCountMax) bytes")

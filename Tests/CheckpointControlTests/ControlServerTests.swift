@@ -10,40 +10,10 @@ import Testing
 
 @Suite("The server")
 struct ControlServerTests {
-    /// Runs a server until the test is over.
-    private func withServer(
-        _ fixture: ControlFixture, _ address: ControlAddress,
-        _ test: @escaping @Sendable (ControlAddress) async throws -> Void
-    ) async throws {
-        let (listening, continuation) = AsyncStream.makeStream(of: ControlAddress.self)
-        let server = try ControlServer(
-            engine: fixture.engine,
-            configuration: ControlConfiguration(address: address, version: "1"),
-            logger: ControlFixture.quiet
-        ) { address in
-            continuation.yield(address)
-        }
-        try await withThrowingTaskGroup(of: Void.self) { group in
-            group.addTask {
-                defer { continuation.finish() }
-                do {
-                    try await server.run()
-                } catch is CancellationError {}
-            }
-            for await address in listening {
-                try await test(address)
-                break
-            }
-            group.cancelAll()
-            // The failure of a server that never listened.
-            try await group.waitForAll()
-        }
-    }
-
     @Test func theSocketIsPrivateAndGoesWithTheServer() async throws {
         try await ControlFixture.with { fixture in
             let path = fixture.directory + "/control.sock"
-            try await withServer(fixture, .unix(path: path)) { address in
+            try await fixture.serve(.unix(path: path)) { address in
                 #expect(address == .unix(path: path))
                 var status = stat()
                 // SAFETY: the bridged string and `status` outlive the call.
@@ -51,7 +21,7 @@ struct ControlServerTests {
                 #expect(status.st_mode == S_IFSOCK | 0o600)
                 // A second server leaves the first alone.
                 let error = await #expect(throws: ControlError.self) {
-                    try await withServer(fixture, .unix(path: path)) { _ in }
+                    try await fixture.serve(.unix(path: path)) { _ in }
                 }
                 #expect(error?.code == .listenFailed)
                 #expect(error?.message.contains("already") == true)
@@ -65,12 +35,12 @@ struct ControlServerTests {
         try await ControlFixture.with { fixture in
             let path = fixture.directory + "/first.sock"
             let stale = fixture.directory + "/stale.sock"
-            try await withServer(fixture, .unix(path: path)) { _ in
+            try await fixture.serve(.unix(path: path)) { _ in
                 // Out of the server's reach, as if it could not clean up.
                 try FileManager.default.moveItem(atPath: path, toPath: stale)
             }
             #expect(FileManager.default.fileExists(atPath: stale))
-            try await withServer(fixture, .unix(path: stale)) { address in
+            try await fixture.serve(.unix(path: stale)) { address in
                 #expect(address == .unix(path: stale))
             }
             #expect(!FileManager.default.fileExists(atPath: stale))
@@ -82,7 +52,7 @@ struct ControlServerTests {
             let path = fixture.directory + "/precious"
             try Data([1, 2, 3]).write(to: URL(filePath: path))
             let error = await #expect(throws: ControlError.self) {
-                try await withServer(fixture, .unix(path: path)) { _ in }
+                try await fixture.serve(.unix(path: path)) { _ in }
             }
             #expect(error?.message.contains("is no socket") == true)
             #expect(FileManager.default.contents(atPath: path) == Data([1, 2, 3]))
@@ -93,7 +63,7 @@ struct ControlServerTests {
         try await ControlFixture.with { fixture in
             let path = "/tmp/" + String(repeating: "s", count: 103)
             let error = await #expect(throws: ControlError.self) {
-                try await withServer(fixture, .unix(path: path)) { _ in }
+                try await fixture.serve(.unix(path: path)) { _ in }
             }
             #expect(error?.message.contains("108 bytes") == true)
         }
@@ -101,9 +71,9 @@ struct ControlServerTests {
 
     @Test func aTakenPortIsTold() async throws {
         try await ControlFixture.with { fixture in
-            try await withServer(fixture, .tcp(host: "127.0.0.1", port: 0)) { address in
+            try await fixture.serve(.tcp(host: "127.0.0.1", port: 0)) { address in
                 let error = await #expect(throws: ControlError.self) {
-                    try await withServer(fixture, address) { _ in }
+                    try await fixture.serve(address) { _ in }
                 }
                 #expect(error?.code == .listenFailed)
                 #expect(error?.message.contains("\(address)") == true)
@@ -115,7 +85,7 @@ struct ControlServerTests {
         try await ControlFixture.with { fixture in
             let path = try fixture.writeCheckpoint("a")
             try await FakeEngine.with(answer: nil) { url in
-                try await withServer(fixture, .tcp(host: "127.0.0.1", port: 0)) { address in
+                try await fixture.serve(.tcp(host: "127.0.0.1", port: 0)) { address in
                     guard case .tcp(let host, let port) = address else { return }
                     try await fixture.register("x", path)
                     let body = "{\"update_url\": \"\(url)\", \"inference_group_ranks\": [0]}"
@@ -138,6 +108,36 @@ struct ControlServerTests {
 }
 
 extension ControlFixture {
+    /// Runs a server until the test is over.
+    func serve(
+        _ address: ControlAddress,
+        _ test: @escaping @Sendable (ControlAddress) async throws -> Void
+    ) async throws {
+        let (listening, continuation) = AsyncStream.makeStream(of: ControlAddress.self)
+        let server = try ControlServer(
+            engine: engine,
+            configuration: ControlConfiguration(address: address, version: "1"),
+            logger: Self.quiet
+        ) { address in
+            continuation.yield(address)
+        }
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask {
+                defer { continuation.finish() }
+                do {
+                    try await server.run()
+                } catch is CancellationError {}
+            }
+            for await address in listening {
+                try await test(address)
+                break
+            }
+            group.cancelAll()
+            // The failure of a server that never listened.
+            try await group.waitForAll()
+        }
+    }
+
     /// Registers without HTTP.
     func register(_ name: String, _ path: String) async throws {
         let routes = application()

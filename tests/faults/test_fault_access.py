@@ -5,13 +5,17 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
+import socket
 import stat
 import tempfile
+import threading
 import time
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pytest
 from daemon import Folders, Program, run, wait_until, write_secret
@@ -19,6 +23,8 @@ from ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from conftest import Samples
 
 TOKEN = "administrator-0123456789abcdef"
 READER = "reader-0123456789abcdef"
@@ -188,3 +194,111 @@ def test_refusals_are_told_once_a_second(folders: Folders, tokens: list[str]) ->
     lines = [line for line in log.splitlines() if "Request refused" in line]
     assert 1 <= len(lines) <= 2 + seconds
     assert "wrong-" not in log
+
+
+class _Called(BaseHTTPRequestHandler):
+    """Notes whether it was called, and with which key."""
+
+    keys: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        self.keys.append(self.headers.get("authorization"))
+        self.send_response(500)
+        self.end_headers()
+
+    do_POST = do_GET  # noqa: N815 - the base's names
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
+        """Tests print what matters."""
+
+
+@pytest.fixture
+def called() -> Iterator[int]:
+    """The port of a server on all addresses that notes calls."""
+    _Called.keys.clear()
+    with ThreadingHTTPServer(("0.0.0.0", 0), _Called) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+def test_the_key_goes_to_engines_that_are_allowed(
+    folders: Folders, folder: Path, samples: Samples, called: int
+) -> None:
+    key = folder / "key"
+    write_secret(key, "sk-engines")
+    # All of 127.0.0.0/8 leads to this machine; only the names differ.
+    allowed, other = f"127.0.0.5:{called}", f"127.0.0.1:{called}"
+    flags = ["--no-token", "--engine-token-file", str(key), "--allow-engine", allowed]
+    with Listening(folders, *flags) as daemon:
+        register = {"files": [str(samples.first)]}
+        assert daemon.request("POST", "/v1/checkpoints/x/files", None, register)[0] == 200
+        update = {"timeout": 5, "inference_group_ranks": [0]}
+        for body in (
+            {**update, "update_url": f"http://{other}"},
+            {"timeout": 5, "instances": [{"update_url": f"http://{other}", "workers": 1}]},
+            {**update, "update_url": f"http://{allowed}", "uds": "/run/some.sock"},
+        ):
+            status, answer = daemon.request("POST", "/v1/checkpoints/x/update", None, body)
+            assert (status, answer["error"]["code"]) == (http.HTTPStatus.FORBIDDEN, "forbidden")
+            assert "--allow-engine" in answer["error"]["message"]
+        assert _Called.keys == []
+        body = {**update, "update_url": f"http://{allowed}"}
+        assert daemon.request("POST", "/v1/checkpoints/x/update", None, body)[0] == 502
+        assert set(_Called.keys) == {"Bearer sk-engines"}
+        assert daemon.request("DELETE", "/v1/checkpoints/x?release_memory=true")[0] == 200
+
+
+def test_what_is_no_socket_of_this_user_is_not_called(
+    folders: Folders, folder: Path, samples: Samples
+) -> None:
+    path = folder / "engine.sock"
+    with Listening(folders, "--no-token") as daemon, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        listener.settimeout(0.2)
+        link = folder / "link.sock"
+        link.symlink_to(path)
+        register = {"files": [str(samples.first)]}
+        assert daemon.request("POST", "/v1/checkpoints/x/files", None, register)[0] == 200
+        refused = [(link, 403), (folder, 403), (folder / "nothing", 503)]
+        if os.geteuid() == 0:  # nobody else can give it away
+            os.chown(path, 65534, 65534)
+            refused.append((path, 403))
+        for named, expected in refused:
+            body = {"update_url": "http://localhost", "uds": str(named), "timeout": 5}
+            status, answer = daemon.request("POST", "/v1/checkpoints/x/update", None, body)
+            assert status == expected, answer
+            assert str(named) in answer["error"]["message"]
+        with pytest.raises(TimeoutError):
+            listener.accept()
+        assert daemon.request("DELETE", "/v1/checkpoints/x?release_memory=true")[0] == 200
+
+
+def test_files_elsewhere_are_not_registered(
+    folders: Folders, folder: Path, samples: Samples
+) -> None:
+    inside = folder / "models"
+    shutil.copytree(samples.first, inside / "step")
+    (inside / "link").symlink_to(samples.first)
+    with Listening(folders, "--no-token", "--allow-path", str(inside)) as daemon:
+        for path in (samples.first, inside / "link"):
+            body = {"files": [str(path)]}
+            status, answer = daemon.request("POST", "/v1/checkpoints/x/files", None, body)
+            assert status == http.HTTPStatus.FORBIDDEN, answer
+            assert answer["error"]["code"] == "permission_denied"
+            assert "--allow-path" in answer["error"]["message"]
+        body = {"files": [str(inside / "step")]}
+        assert daemon.request("POST", "/v1/checkpoints/x/files", None, body)[0] == 200
+        assert daemon.request("DELETE", "/v1/checkpoints/x?release_memory=true")[0] == 200
+
+
+def test_files_behind_links_are_not_consumed(folders: Folders, in_memory: Path) -> None:
+    link = in_memory.parent / "link"
+    link.symlink_to(in_memory)
+    with Listening(folders, "--no-token") as daemon:
+        body = {"files": [str(link)], "consume": True}
+        status, answer = daemon.request("POST", "/v1/checkpoints/x/files", None, body)
+        assert status == http.HTTPStatus.FORBIDDEN, answer
+        assert "is a link" in answer["error"]["message"]
+    link.unlink()

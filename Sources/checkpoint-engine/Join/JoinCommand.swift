@@ -30,6 +30,8 @@ struct JoinCommand: AsyncParsableCommand {
 
     @OptionGroup var listenOptions: ListenOptions
 
+    @OptionGroup var orderOptions: OrderOptions
+
     @OptionGroup var engineOptions: EngineOptions
 
     @OptionGroup var logOptions: LogOptions
@@ -47,7 +49,9 @@ struct JoinCommand: AsyncParsableCommand {
         try engineOptions.hostOptions.tell(logger, variables)
         let daemon = DaemonRun(
             address: address, access: try listenOptions.access(at: address, variables),
-            configuration: try engineOptions.configuration(variables, listening: address),
+            engines: try orderOptions.allowedEngines(variables),
+            configuration: try engineOptions.configuration(
+                variables, listening: address, roots: orderOptions.allowedFiles(variables)),
             logger: logger, owner: try variables.value(listenOptions.owner, "until-exit-of")?.id)
         try await daemon.run { engine in
             JoinService(engine: engine, order: order, logger: logger)

@@ -1,6 +1,7 @@
 import ArgumentParser
 import CheckpointControl
 import CheckpointEngine
+import CheckpointFiles
 import CheckpointModel
 
 /// Flags about the engine inside this process, the same for `update` and `serve`.
@@ -57,10 +58,11 @@ struct EngineOptions: ParsableArguments {
 
     @OptionGroup var transferOptions: TransferOptions
 
-    /// `listening` is where the process takes requests; `nil` for one that takes none.
-    func configuration(_ variables: Variables, listening: ControlAddress? = nil) throws
-        -> EngineConfiguration
-    {
+    /// `listening` is where the process takes requests, `nil` for one that takes none; `roots` are where
+    /// files may lie.
+    func configuration(
+        _ variables: Variables, listening: ControlAddress? = nil, roots: FileRoots = .everywhere
+    ) throws -> EngineConfiguration {
         let bucket = try variables.value(bucketSize, "bucket-size")?.byteCount
         return EngineConfiguration(
             sharedMemoryDirectory: try Self.directory(
@@ -73,7 +75,8 @@ struct EngineOptions: ParsableArguments {
             gpu: try gpuOptions.configuration(variables),
             hosts: try hostOptions.configuration(variables),
             engineToken: try tokenOptions.token(variables),
-            pull: try transferOptions.configuration(variables, listening: listening))
+            pull: try transferOptions.configuration(variables, listening: listening),
+            fileRoots: roots)
     }
 
     /// Where sockets and what else lasts as long as the process go.

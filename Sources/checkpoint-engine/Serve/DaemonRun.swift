@@ -13,6 +13,7 @@ struct DaemonRun: Sendable {
 
     let address: ControlAddress
     let access: ControlAccess
+    let engines: EngineAllowList
     let configuration: EngineConfiguration
     let logger: Logger
     /// The process that it belongs to.
@@ -78,7 +79,7 @@ struct DaemonRun: Sendable {
         let advertised = configuration.pull.advertisedURL?.address.host.text
         return ControlConfiguration(
             address: address, access: access, hostNames: advertised.map { [$0] } ?? [],
-            descriptorCountMax: Descriptors.limit, version: Version.current)
+            engines: engines, descriptorCountMax: Descriptors.limit, version: Version.current)
     }
 
     /// The lines of the service library tell operators nothing that ours do not.
