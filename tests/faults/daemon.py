@@ -174,7 +174,7 @@ def update_arguments(checkpoint: Path, url: str, folders: Folders, *more: str) -
     ]
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
@@ -238,7 +238,7 @@ class Daemon:
             return False
 
     def connection(self, timeout: float = 60) -> http.client.HTTPConnection:
-        return _UnixConnection(self._socket, timeout)
+        return UnixConnection(self._socket, timeout)
 
     def request(self, method: str, path: str, body: object = None, timeout: float = 60) -> Answer:
         connection = self.connection(timeout)

@@ -18,7 +18,7 @@ from daemon import Daemon, Folders  # noqa: E402
 from native_engine import NativeEngine  # noqa: E402
 from reference import (  # noqa: E402
     DEVICES,
-    ReferenceEngine,
+    SimulatedEngine,
     files_of,
     small_checkpoint,
 )
@@ -102,16 +102,16 @@ def start_daemon(
 @pytest.fixture
 def start_engine(
     sockets: Path, cuda_library: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., ReferenceEngine]]:
+) -> Iterator[Callable[..., SimulatedEngine]]:
     """Starts reference engines with workers on simulated GPUs; they end with the test."""
-    engines: list[ReferenceEngine] = []
+    engines: list[SimulatedEngine] = []
 
-    def start(workers: int = 2, first_gpu: int = 0, **variables: str) -> ReferenceEngine:
+    def start(workers: int = 2, first_gpu: int = 0, **variables: str) -> SimulatedEngine:
         uds = sockets / f"engine-{len(engines)}.sock"
         with monkeypatch.context() as patch:
             for name, value in variables.items():
                 patch.setenv(name, value)
-            engine = ReferenceEngine(uds, cuda_library, range(first_gpu, first_gpu + workers))
+            engine = SimulatedEngine(uds, cuda_library, range(first_gpu, first_gpu + workers))
         engines.append(engine)
         return engine
 

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from daemon import Answer, Daemon
-    from reference import ReferenceEngine
+    from reference import SimulatedEngine
 
     StartDaemon = Callable[..., Daemon]
-    StartEngine = Callable[..., ReferenceEngine]
+    StartEngine = Callable[..., SimulatedEngine]
 
 UNKNOWN = "GPU-00000000-0000-0000-0000-000000000001"
 

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from daemon import Daemon
-    from reference import ReferenceEngine
+    from reference import SimulatedEngine
 
     StartDaemon = Callable[..., Daemon]
-    StartEngine = Callable[..., ReferenceEngine]
+    StartEngine = Callable[..., SimulatedEngine]
 
 MIB = 1 << 20
 # What the daemon leaves to engines on every GPU, and what is free for the ring then.

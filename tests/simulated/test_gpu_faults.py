@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from daemon import Answer, Daemon
-    from reference import ReferenceEngine
+    from reference import SimulatedEngine
 
     StartDaemon = Callable[..., Daemon]
-    StartEngine = Callable[..., ReferenceEngine]
+    StartEngine = Callable[..., SimulatedEngine]
 
 CULPRIT = 1
 STEPS = ["hello", "catalog", "bucket-0", "bucket-5", "release", "commit"]
 PROMPT_S = 10.0
 
 
-def check_culprit(answer: Answer, engine: ReferenceEngine) -> None:
+def check_culprit(answer: Answer, engine: SimulatedEngine) -> None:
     """The update has failed in time, and its message names the worker."""
     assert answer.status == 502, answer.body
     assert answer.seconds < PROMPT_S

@@ -17,7 +17,7 @@ from ports import free_port
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from reference import ReferenceEngine
+    from reference import SimulatedEngine
 
 # How long after the cause a failure may take to reach the other host.
 PROMPT_S = 15.0
@@ -29,7 +29,7 @@ class Host:
     """One daemon, its two GPUs and the engine on them."""
 
     def __init__(
-        self, rank: int, port: int, folder: Path, cuda_library: str, engine: ReferenceEngine
+        self, rank: int, port: int, folder: Path, cuda_library: str, engine: SimulatedEngine
     ) -> None:
         self.engine = engine
         shared, runtime = folder / "shared", folder / "runtime"
@@ -46,7 +46,7 @@ class Host:
 
 
 @pytest.fixture
-def hosts(cuda_library: str, start_engine: Callable[..., ReferenceEngine]) -> Iterator[list[Host]]:
+def hosts(cuda_library: str, start_engine: Callable[..., SimulatedEngine]) -> Iterator[list[Host]]:
     port = free_port()
     with ExitStack() as stack:
         made = []

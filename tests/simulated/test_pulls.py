@@ -16,9 +16,9 @@ from nodes import Node, starting_nodes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from reference import ReferenceEngine
+    from reference import SimulatedEngine
 
-    StartEngine = Callable[..., ReferenceEngine]
+    StartEngine = Callable[..., SimulatedEngine]
     StartNode = Callable[..., Node]
 
 

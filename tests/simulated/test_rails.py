@@ -21,10 +21,10 @@ from reference import start_update as start_update_alone
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from reference import ReferenceEngine
+    from reference import SimulatedEngine
 
     StartDaemon = Callable[..., Daemon]
-    StartEngine = Callable[..., ReferenceEngine]
+    StartEngine = Callable[..., SimulatedEngine]
     StartHosts = Callable[..., list["Host"]]
 
 # How long after the cause a failure may take to reach the other host.
@@ -42,7 +42,7 @@ class Host:
     """One daemon, its GPUs and the engine on them."""
 
     def __init__(
-        self, rank: int, flags: list[str], folder: Path, engine: ReferenceEngine, **variables: str
+        self, rank: int, flags: list[str], folder: Path, engine: SimulatedEngine, **variables: str
     ) -> None:
         self.rank = rank
         self.engine = engine

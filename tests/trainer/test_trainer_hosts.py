@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from daemon import wait_until, write_secret
 from nodes import TOKEN, starting_nodes
-from reference import ReferenceEngine, small_checkpoint
+from reference import SimulatedEngine, small_checkpoint
 
 # Device memory is counted over all processes of a machine: these tests have devices of their own.
 FIRST_DEVICE = 56
@@ -36,7 +36,7 @@ def engines(cuda_library, monkeypatch):
         try:
             for host in range(2):
                 gpus = range(2 * host, 2 * host + 2)
-                made.append(ReferenceEngine(Path(folder) / f"{host}.sock", cuda_library, gpus))
+                made.append(SimulatedEngine(Path(folder) / f"{host}.sock", cuda_library, gpus))
             yield made
         finally:
             for engine in made:
