@@ -10,9 +10,6 @@ public struct OpenedUpdate: Codable, Hashable, Sendable {
 }
 
 extension CheckpointEngine {
-    /// More workers have no place on one host.
-    public static let clientWorkerCountMax = 4096
-
     /// Starts an update of `workers`, ids as `DeviceID` writes them, whose engines the client calls itself,
     /// in `calls` calls; returns when the workers can connect. Workers on the CPU may have the same id,
     /// each in another engine. The client says how each call ended with ``reportCall(_:of:error:)``.
@@ -56,11 +53,11 @@ extension CheckpointEngine {
     }
 
     private func devices(_ workers: [String]) throws(EngineError) -> [DeviceID] {
-        guard (1...Self.clientWorkerCountMax).contains(workers.count) else {
+        guard (1...UpdateRequest.workerCountMax).contains(workers.count) else {
             throw EngineError(
                 .invalidArgument,
                 "the update is for \(workers.count) workers; 1 to "
-                    + "\(Self.clientWorkerCountMax) are possible")
+                    + "\(UpdateRequest.workerCountMax) are possible")
         }
         return try workers.map { text throws(EngineError) in
             guard let device = DeviceID(text), device.isGPU == (gpuCount != nil) else {

@@ -46,6 +46,8 @@ public struct EngineInstance: Hashable, Sendable {
 /// What an update is asked to do.
 public struct UpdateRequest: Hashable, Sendable {
     public static let timeoutSecondsDefault = 300.0
+    /// More workers have no place on one host.
+    public static let workerCountMax = 4096
     /// A day: more is a mistake.
     public static let timeoutSecondsMax = 86_400.0
 

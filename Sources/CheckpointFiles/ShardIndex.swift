@@ -20,12 +20,14 @@ struct ShardIndex: Sendable {
             throw FilesError(
                 .malformed, path, "the index has more than \(Self.byteCountMax) bytes")
         }
+        try self.init(file.read(at: 0, byteCount: file.identity.byteCount), path: path)
+    }
+
+    /// Parses the text of the index at `path`, which is for messages.
+    init(_ bytes: [UInt8], path: String) throws(FilesError) {
         var map = WeightMap()
         do {
-            let bytes = try file.read(at: 0, byteCount: file.identity.byteCount)
             try map.parse(bytes, limits: Self.limits)
-        } catch let error as FilesError {
-            throw error
         } catch {
             throw FilesError(.malformed, path, "the index is invalid", cause: "\(error)")
         }

@@ -1,5 +1,5 @@
 import CheckpointJSON
-public import CheckpointModel
+import CheckpointModel
 
 /// What one kind of engine is called with, and what its answers mean. Values of it do no I/O.
 protocol EngineProtocol: Sendable {
@@ -51,28 +51,6 @@ protocol EngineProtocol: Sendable {
 enum EngineMemory: String, Sendable {
     case weights
     case cache = "kv_cache"
-}
-
-/// What an engine is asked for besides the weights.
-public struct EngineOrders: Hashable, Sendable {
-    /// `nil` leaves the engine's requests alone.
-    public let pause: PauseMode?
-    /// The new name of the weights; `nil` leaves it.
-    public let weightVersion: String?
-    /// Whether memory that a sleeping engine has given up is taken back.
-    public let wakes: Bool
-    /// Whether the prefix cache is emptied.
-    public let resetsPrefixCache: Bool
-
-    public init(
-        pause: PauseMode? = nil, weightVersion: String? = nil, wakes: Bool = false,
-        resetsPrefixCache: Bool = true
-    ) {
-        self.pause = pause
-        self.weightVersion = weightVersion
-        self.wakes = wakes
-        self.resetsPrefixCache = resetsPrefixCache
-    }
 }
 
 extension EngineKind {
