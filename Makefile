@@ -2,7 +2,9 @@
 SHELL := /bin/bash
 SWIFT ?= swift
 BIN := .build/release/checkpoint-engine
-RELEASE := -c release --static-swift-stdlib --product checkpoint-engine
+RELEASE := -c release --product checkpoint-engine
+# One build for all tests: what the Swift tests need internals of is the program that the others run.
+TESTED := -c release -Xswiftc -enable-testing
 CHECKED := --explicit-target-dependency-import-check error
 PYTHON := .venv/bin/python
 # Most tests wait more than they compute; two processes, each with whole files of tests.
@@ -34,27 +36,28 @@ demo-vllm: build setup ## update a real vLLM on the CPU and show its tokens befo
 # Downloads go on while the compiler works; `setup` waits for what is not there yet.
 test: ## run every test, the real vLLM included
 	@mkdir -p .build
-	@scripts/setup-venv --vllm >.build/setup.log 2>&1 & trap wait EXIT; $(MAKE) test-swift build
+	@scripts/setup-venv --vllm >.build/setup.log 2>&1 & trap wait EXIT; $(MAKE) test-swift
 	@cat .build/setup.log
 	$(MAKE) setup test-python fuzz test-vllm
 
 test-swift:
 	scripts/setup-zeromq
-	$(SWIFT) build --build-tests $(CHECKED)
-	SWIFT="$(SWIFT)" scripts/test-swift
+	$(SWIFT) build --build-tests $(TESTED) $(CHECKED)
+	SWIFT="$(SWIFT)" scripts/test-swift $(TESTED)
 
-test-python: build setup
-	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTEST) $(SPREAD) tests/python tests/faults tests/examples
+# After test-swift: a build of its own would be one without the tests' flag.
+test-python: setup
+	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTEST) $(SPREAD) tests/python tests/faults tests/examples tests/chaos
 	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTEST) $(SPREAD) tests/simulated
 	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTEST) $(SPREAD) tests/trainer
 	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTEST) tests/pull
 	scripts/setup-sglang-worker
 	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTEST) tests/sglang
 
-test-vllm: build setup
+test-vllm: setup
 	CHECKPOINT_ENGINE_BIN=$(abspath $(BIN)) $(PYTEST) $(SPREAD) tests/vllm
 
-fuzz: ## fuzz the header parser for 20 seconds
+fuzz: ## fuzz what parses bytes from outside, 20 seconds each
 	Fuzz/run 20
 
 lint: ## check format, imports, unsafe code, sizes, Python types

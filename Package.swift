@@ -125,7 +125,15 @@ let package = Package(
                 argumentParser, hummingbird, lifecycle, subprocess, system, log,
             ],
             path: "Sources/checkpoint-engine",
-            swiftSettings: strict),
+            swiftSettings: strict,
+            // Here and not by --static-swift-stdlib: the tests of the same build need the shared libraries.
+            linkerSettings: [
+                .unsafeFlags(
+                    [
+                        "-static-stdlib", "-lFoundationEssentials", "-l_FoundationCollections",
+                        "-l_FoundationCShims", "-l_FoundationICU",
+                    ], .when(platforms: [.linux], configuration: .release))
+            ]),
         library(
             "CheckpointTesting", ["CheckpointModel", "CheckpointDevice", "CheckpointWorker"]),
         tests("CheckpointModelTests", ["CheckpointModel"]),

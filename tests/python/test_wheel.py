@@ -296,7 +296,7 @@ def program_with(library: str, symbol_version: str, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("library", "version", "words"),
     [
-        ("libswiftCore.so", "SWIFT_1", ["libswiftCore.so", "--static-swift-stdlib"]),
+        ("libswiftCore.so", "SWIFT_1", ["libswiftCore.so", "make build"]),
         ("libstdc++.so.6", "GLIBCXX_3.4.99", ["GLIBCXX_3.4.99", "no manylinux tag"]),
         ("libm.so.6", "GLIBC_ABI_NEW", ["GLIBC_ABI_NEW", "no manylinux tag"]),
     ],
