@@ -27,8 +27,8 @@ extension CheckpointEngine {
             name: name, consumes: consumes, state: .registering(progress))
         do throws(EngineError) {
             let registration = Registration(
-                paths: paths, roots: configuration.fileRoots, consumes: consumes, pool: pool,
-                pinned: gpus?.pinned,
+                paths: paths, roots: configuration.fileRoots, consumes: consumes,
+                isPart: hosts != nil, pool: pool, pinned: gpus?.pinned,
                 readThreadCount: configuration.readThreadCount,
                 bucketByteCountMax: configuration.bucketByteCountMax, progress: progress,
                 onProgress: onProgress)

@@ -30,6 +30,11 @@ extension CheckpointEngine {
     ) throws(EngineError) -> UpdateStatus {
         let hosts = alone ? nil : hosts
         if hosts != nil || nativeSender != nil { try registered.checkKept(name) }
+        guard hosts != nil || !registered.catalog.tensors.isEmpty else {
+            throw EngineError(
+                .invalidCheckpoint,
+                "\(name) has no tensors: an update from it would change nothing")
+        }
         let record = UpdateRecord(Self.status(id: history.nextID(), name, registered))
         let job = UpdateJob(
             id: record.id, checkpoint: name, registered: registered, engines: engines,

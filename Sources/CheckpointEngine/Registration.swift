@@ -11,6 +11,8 @@ struct Registration: Sendable {
     let roots: FileRoots
     /// Whether the files will be deleted: then no link may lead to them.
     let consumes: Bool
+    /// Whether other hosts may have the rest of the checkpoint, and this one nothing of it.
+    let isPart: Bool
     let pool: SegmentPool
     /// Pins what is registered; `nil` where engines are on the CPU.
     let pinned: PinnedFiles?
@@ -53,7 +55,7 @@ struct Registration: Sendable {
     private func open() throws(EngineError) -> CheckpointSource {
         do {
             if consumes { for path in paths { try ShardFile.refuseLinks(in: path) } }
-            return try CheckpointSource.open(paths: paths, in: roots)
+            return try CheckpointSource.open(paths: paths, in: roots, aPart: isPart)
         } catch {
             throw EngineError(error)
         }

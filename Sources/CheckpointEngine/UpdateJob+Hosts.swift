@@ -117,6 +117,11 @@ extension UpdateJob {
                 "the hosts together name more than \(ByteCount.range.upperBound) bytes: the catalog of "
                     + "one of them is wrong")
         }
+        guard !union.tensors.isEmpty else {
+            throw EngineError(
+                .invalidCheckpoint,
+                "no host has a tensor of \(checkpoint): an update from it would change nothing")
+        }
         registered.plans.keep(union, key: key)
         return union
     }

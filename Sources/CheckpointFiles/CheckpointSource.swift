@@ -10,16 +10,17 @@ public struct CheckpointSource: Hashable, Sendable {
     public let leftOutCount: Int
 
     /// Opens what `paths` name, each a `.safetensors` file, a `*.safetensors.index.json`, or a directory with
-    /// either. Every tensor has one name in all of them, and there is at least one. All files lie in `roots`.
-    public static func open(paths: [String], in roots: FileRoots = .everywhere)
-        throws(FilesError) -> CheckpointSource
-    {
+    /// either. Every tensor has one name in all of them. Without any tensor it is no checkpoint, unless it is
+    /// `aPart` of one, whose rest others have. All files lie in `roots`.
+    public static func open(
+        paths: [String], in roots: FileRoots = .everywhere, aPart: Bool = false
+    ) throws(FilesError) -> CheckpointSource {
         guard !paths.isEmpty else {
             throw FilesError(.notACheckpoint, "", "no file is named")
         }
         var opening = SourceOpening(roots: roots)
         for path in paths { try opening.add(path) }
-        return try opening.finished(paths)
+        return try opening.finished(paths, aPart: aPart)
     }
 }
 
@@ -66,8 +67,8 @@ private struct SourceOpening {
         }
     }
 
-    func finished(_ paths: [String]) throws(FilesError) -> CheckpointSource {
-        guard !tensors.isEmpty else {
+    func finished(_ paths: [String], aPart: Bool) throws(FilesError) -> CheckpointSource {
+        guard !tensors.isEmpty || aPart else {
             throw FilesError(
                 .notACheckpoint, paths[0],
                 "there is no tensor in \(shards.count == 1 ? "the file" : "the \(shards.count) files")"

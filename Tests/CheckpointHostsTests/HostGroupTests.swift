@@ -100,7 +100,8 @@ struct HostGroupTests {
             let results = await Self.exchange(
                 [present], "alone-\(present.rank)", deadline: .milliseconds(200))
             #expect(throws: HostError.self) { try results[0].get() }
-            #expect(start.duration(to: .now) < .seconds(2))
+            // Far from for ever: other tests compute on the same few threads meanwhile.
+            #expect(start.duration(to: .now) < .seconds(10))
         }
         await Self.close(groups)
     }

@@ -33,7 +33,16 @@ struct PullRunTests {
         }
     }
 
-    @Test(arguments: [[0], [5000, 0, 0, 4096], [0, 1]])
+    @Test func whatHasNoTensorsIsRefused() async throws {
+        try await FakeSource.with([try content([0])], fixture) { sources in
+            let refusal = await #expect(throws: PullError.self) {
+                try await fixture.pull(fixture.request(sources))
+            }
+            #expect(refusal?.message.contains("without tensors") == true)
+        }
+    }
+
+    @Test(arguments: [[5000, 0, 0, 4096], [0, 1]])
     func shardsMayBeEmpty(_ shardByteCounts: [Int]) async throws {
         let content = try content(shardByteCounts)
         try await FakeSource.with([content], fixture) { sources in
