@@ -17,7 +17,8 @@ push = trainer_loop.push
 
 
 def saving(ps, tensors, version, engine):
-    save_file(tensors, folder / f"part-{os.environ['RANK']}.safetensors")
+    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    save_file(tensors, folder / f"model-{rank + 1:05}-of-{count:05}.safetensors")
     push(ps, tensors, version, engine)
 
 

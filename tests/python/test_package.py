@@ -79,11 +79,11 @@ def test_the_extension_adds_its_method_and_the_hooks_of_vllm():
 
 
 def test_a_map_without_this_worker_names_its_keys():
-    assert _address({"CPU-0": "ipc://a", "CPU-1": "ipc://b"}, "CPU-1") == "ipc://b"
+    assert _address({"CPU-0": "ipc://a", "CPU-1": "ipc://b"}, "CPU-1", 2) == "ipc://b"
     with pytest.raises(WorkerIdError, match=r"CPU-2; it has them for: CPU-0, CPU-1"):
-        _address({"CPU-1": "ipc://b", "CPU-0": "ipc://a"}, "CPU-2")
+        _address({"CPU-1": "ipc://b", "CPU-0": "ipc://a"}, "CPU-2", 2)
     with pytest.raises(WorkerIdError, match="a list, not a dict"):
-        _address(["ipc://a"], "CPU-0")
+        _address(["ipc://a"], "CPU-0", 1)
     assert issubclass(WorkerIdError, UpdateError)
 
 

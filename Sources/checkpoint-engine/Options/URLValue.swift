@@ -10,12 +10,14 @@ struct URLValue: CommandValue {
         parsed = Result { () throws(AddressFlaw) in try HTTPURL(argument) }
     }
 
-    /// Throws a usage error that names `flag`.
+    /// Throws a usage error that names `flag` and its variable.
     func url(_ flag: String) throws -> HTTPURL {
         do throws(AddressFlaw) {
             return try parsed.get()
         } catch {
-            throw ValidationError("The value of '--\(flag)' is no URL: \(error)")
+            throw ValidationError(
+                "The value of '--\(flag)' (or the variable \(Variables.name(flag))) is no URL: "
+                    + "\(error)")
         }
     }
 }
