@@ -99,8 +99,11 @@ def test_metas_that_name_no_source(
     metas["0"]["p2p_store_addr"] = None
     assert "the metas name none" in refusal("pypi.json", json.dumps(metas))
     metas["0"]["p2p_store_addr"] = "127.0.0.1:1"
-    metas["0"]["memory_buffer_metas_list"][0]["metas"][0]["aligned_size"] = 1 << 60
+    tensor = metas["0"]["memory_buffer_metas_list"][0]["metas"][0]
+    tensor["aligned_size"] = 1 << 56
     assert "does not fit its buffer" in refusal("impossible.json", json.dumps(metas))
+    tensor["aligned_size"] = 1 << 60
+    assert "expected an integer from 0 to" in refusal("uncountable.json", json.dumps(metas))
     assert engine.fake.updates == []
 
 

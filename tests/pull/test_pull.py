@@ -164,7 +164,10 @@ def test_metas_tell_where_to_read(start: Callable[..., Node], samples: Samples) 
     assert source.register("step", samples.first).status == 200
     assert source.request("POST", "/v1/checkpoints/step/gather-metas").status == 200
     metas = source.request("GET", "/v1/metas").body
-    assert metas["0"]["checkpoint_engine"] == {"url": source.url, "checkpoint": "step"}
+    where = metas["0"]["checkpoint_engine"]
+    assert (where["url"], where["checkpoint"]) == (source.url, "step")
+    # What the bytes are, where that is known by then.
+    assert where.keys() <= {"url", "checkpoint", "content"}
     assert metas["0"]["p2p_store_addr"].startswith("127.0.0.1:")
     assert all(buffer["ptr"] > 0 for buffer in metas["0"]["memory_buffer_metas_list"])
     assert other.request("POST", "/v1/metas", metas).status == 200

@@ -171,7 +171,7 @@ def test_the_first_of_two_nearly_equal_versions_dies(
     second.request("DELETE", f"/v1/leases/{lease}")
     answer = waiting.result(PULL_S_MAX)
     assert answer.status == 502, f"{answer.body}\n{reader.log.read_text()}"
-    answer.check_failure(502, "source_failed", second.url, "version", within=PULL_S_MAX)
+    answer.check_failure(502, "source_failed", second.url, "other bytes", within=PULL_S_MAX)
     wait_until(lambda: reader.is_free("step"), "the name is free")
     assert second.unregister("step").status == 200
     files[1].unlink()
