@@ -28,6 +28,7 @@ TIMEOUT_S = 180.0
 sys.path.insert(0, str(EXAMPLES))
 sys.path.append(str(REPOSITORY / "tests/faults"))
 
+from daemon import indexed  # noqa: E402
 from ports import free_port  # noqa: E402
 
 
@@ -119,7 +120,7 @@ class Engine:
         with contextlib.closing(connection):
             connection.sock = socket.socket(socket.AF_UNIX)
             connection.sock.connect(str(self.uds))
-            connection.request("POST", "/workers", f"verify 1 {folder}")
+            connection.request("POST", "/workers", f"verify 1 {indexed(folder)}")
             answer = connection.getresponse()
             text = answer.read().decode()
         if answer.status == http.HTTPStatus.OK:

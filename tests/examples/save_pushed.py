@@ -17,8 +17,7 @@ push = trainer_loop.push
 
 
 def saving(ps, tensors, version, engine):
-    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    save_file(tensors, folder / f"model-{rank + 1:05}-of-{count:05}.safetensors")
+    save_file(tensors, folder / f"part-{os.environ['RANK']}.safetensors")
     push(ps, tensors, version, engine)
 
 

@@ -174,6 +174,25 @@ def update_arguments(checkpoint: Path, url: str, folders: Folders, *more: str) -
     ]
 
 
+def indexed(checkpoint: Path) -> Path:
+    """The same, with an index of all its files where it is a directory whose names do not tell.
+
+    Ranks save their parts under names of their own; an index says that they are one checkpoint.
+    """
+    files = sorted(checkpoint.glob("*.safetensors"))
+    if len(files) < 2 or all("-of-" in file.name for file in files):
+        return checkpoint
+    places: dict[str, str] = {}
+    for file in files:
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            names = json.loads(opened.read(length))
+        places |= {name: file.name for name in names if name != "__metadata__"}
+    index = checkpoint / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    return index
+
+
 class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)

@@ -6,7 +6,7 @@ import json
 import signal
 from typing import TYPE_CHECKING, Any
 
-from daemon import Program, UnixConnection, wait_until
+from daemon import Program, UnixConnection, indexed, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,12 +69,12 @@ class ReferenceEngine:
         self.pids = self._living_pids()
 
     def fails_to_hold(self, checkpoint: Path) -> bool:
-        status, body = self.request("POST", "/workers", f"verify 2 {checkpoint}")
+        status, body = self.request("POST", "/workers", f"verify 2 {indexed(checkpoint)}")
         return status == 500 and "differ" in str(body)
 
     def check_holds(self, checkpoint: Path) -> None:
         """Every byte of every worker is that of the files."""
-        found = [int(count) for count in self.ask(f"verify 2 {checkpoint}")]
+        found = [int(count) for count in self.ask(f"verify 2 {indexed(checkpoint)}")]
         assert all(count > 1_000_000 for count in found), found
 
     def stop(self) -> None:
