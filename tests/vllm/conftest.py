@@ -27,7 +27,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
     @functools.cache
     def make(architecture: str, seed: int) -> Path:
-        # With seed 2 one prompt's tokens depend on the processor, probably by scores that are nearly equal.
+        # With seed 2 the tokens of one prompt depend on the processor, probably by near ties.
         drawn = 12 if (architecture, seed) == ("qwen3", 2) else seed
         made = make_model(folder / f"{architecture}-{seed}", architecture, drawn)
         assert len(list(made.glob("*.safetensors"))) > 1
